@@ -1,0 +1,1 @@
+"""Tests: each one states a promise that the package makes."""
