@@ -79,7 +79,11 @@ class DatabaseError(PipelineError):
 
 
 class TransientDatabaseError(DatabaseError):
-    """A passing database fault (deadlock, lost connection, lock timeout): reconnect and try again."""
+    """A passing database fault (deadlock, lock timeout): the same transaction may be tried again."""
+
+
+class ConnectionLostError(TransientDatabaseError):
+    """The connection is gone or could not be opened: connect anew before trying again."""
 
 
 class ApiError(PipelineError):

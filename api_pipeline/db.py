@@ -1,0 +1,534 @@
+"""The one place that opens a database: connect, run statements, translate errors, keep the run lock.
+
+Reads commit at once (autocommit), so no transaction and no cursor is open while something else is awaited.
+Writes happen inside :meth:`Database.transaction`, which commits on success and rolls back on anything else.
+Passing faults are repeated by :meth:`Database.retrying`, over a new connection where the old one was lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import filelock
+import tenacity
+
+from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect
+from api_pipeline.errors import (
+    ConfigError,
+    ConnectionLostError,
+    DatabaseError,
+    InterruptedRun,
+    LockedError,
+    TransientDatabaseError,
+)
+from api_pipeline.odbc import ConnectionString, connection_error, prepare, statement_error
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row = Sequence[Any]
+
+LOGIN_TIMEOUT = 15  # seconds, for opening a connection
+STATEMENT_TIMEOUT = 300  # seconds, for one statement: long enough for a scan of a million rows
+LOCK_TIMEOUT = 30  # seconds to wait for a lock that another session holds
+ATTEMPTS = 6  # of one transaction, with waits of 1, 2, 4, 8 and 16 seconds between
+_SQLITE_MINIMUM = (3, 35, 0)  # UPDATE ... FROM and RETURNING
+
+
+class _Driver(Protocol):
+    """What a driver has to give: one connection at a time, and its errors in this project's terms."""
+
+    dialect: Dialect
+
+    def connect(self) -> Any: ...
+    def statement_error(self, error: BaseException) -> DatabaseError: ...
+    def begin(self, connection: Any) -> None: ...
+    def end(self, connection: Any, *, commit: bool) -> None: ...
+
+    @property
+    def error_type(self) -> type[Exception]: ...
+
+
+class Database:
+    """One connection and its dialect. Use from one thread; close it, or use it in a ``with``."""
+
+    def __init__(self, driver: _Driver, *, stop: threading.Event | None = None) -> None:
+        self._driver = driver
+        self._stop = stop or threading.Event()
+        self._connection: Any = None
+        self._in_transaction = False
+        self.after_reconnect: list[Callable[[], None]] = []
+        self._connection = driver.connect()
+
+    @property
+    def dialect(self) -> Dialect:
+        """The spelling of this database."""
+        return self._driver.dialect
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a connection that is already dead is not an error."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except self._driver.error_type:
+                log.debug("closing the database connection failed; it was gone already")
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement and return all its rows.
+
+        Raises:
+            TransientDatabaseError: where the same may succeed later.
+            DatabaseError: for everything else that the server refuses.
+        """
+        return self._run(sql, params, fetch=True)
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> None:
+        """Run a statement that gives no rows. Raises as :meth:`query` does."""
+        self._run(sql, params, fetch=False)
+
+    def _run(self, sql: str, params: Sequence[Any], *, fetch: bool) -> list[Row]:
+        if self._connection is None:
+            raise ConnectionLostError("The connection to the database is closed.", hop="connection")
+        try:
+            cursor = self._connection.cursor()
+            try:
+                cursor.execute(sql, tuple(params))
+                return list(cursor.fetchall()) if fetch else []
+            finally:
+                cursor.close()
+        except self._driver.error_type as error:
+            raise self._driver.statement_error(error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what happens inside, or roll it back on any exception, which is passed on unchanged."""
+        if self._in_transaction:
+            raise RuntimeError("transactions do not nest")
+        try:
+            self._driver.begin(self._connection)
+        except self._driver.error_type as error:
+            raise self._driver.statement_error(error) from error
+        self._in_transaction = True
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+        else:
+            try:
+                self._driver.end(self._connection, commit=True)
+            except self._driver.error_type as error:
+                self._roll_back()
+                raise self._driver.statement_error(error) from error
+        finally:
+            self._in_transaction = False
+
+    def _roll_back(self) -> None:
+        try:
+            self._driver.end(self._connection, commit=False)
+        except self._driver.error_type:
+            # The first error is the one to report; a server rolls back what a lost connection left open.
+            log.debug("rolling back failed; the connection is gone")
+
+    def retrying(self, work: Callable[[], T]) -> T:
+        """Do ``work``, again after a passing fault, over a new connection where the old one was lost.
+
+        ``work`` must be safe to repeat: a read, or a whole transaction guarded by what was read.
+
+        Raises:
+            DatabaseError: when the attempts are used up, or at once for a fault that does not pass.
+            InterruptedRun: if the run was asked to stop while waiting.
+        """
+
+        def attempt() -> T:
+            if self._connection is None:
+                self._reconnect()
+            return work()
+
+        def mend(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            wait = state.next_action.sleep if state.next_action else 0.0
+            log.warning("database: %s Trying again in %.0f s.", getattr(error, "message", ""), wait)
+            if isinstance(error, ConnectionLostError):
+                self.close()
+
+        retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientDatabaseError),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_exponential(multiplier=1, max=16),
+            sleep=self._wait,
+            before_sleep=mend,
+            reraise=True,
+        )
+        return retry(attempt)
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise InterruptedRun("The run was stopped while it waited for the database.", hop="database")
+
+    def _reconnect(self) -> None:
+        self._connection = self._driver.connect()
+        try:
+            for hook in self.after_reconnect:
+                hook()
+        except BaseException:
+            self.close()
+            raise
+        log.info("database: connected again")
+
+    def version(self) -> str:
+        """Return the server's product and version in one line."""
+        statements = {
+            "sqlserver": "SELECT CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",
+            "postgresql": "SELECT current_setting('server_version')",
+            "sqlite": "SELECT sqlite_version()",
+        }
+        return f"{self.dialect.title} {self.query(statements[self.dialect.name])[0][0]}"
+
+
+def connect(
+    connection_string: str,
+    *,
+    trust_server_certificate: bool = False,
+    create: bool = False,
+    stop: threading.Event | None = None,
+) -> Database:
+    """Open the database that ``DB_CONNECTION_STRING`` names.
+
+    ``create`` lets a missing SQLite file be made; only ``init-db`` and ``demo`` ask for it. ``stop`` ends
+    any waiting between attempts.
+
+    Raises:
+        ConfigError: if the text is no connection string.
+        DatabaseError: with the hop that failed: driver, host, port, login, database, certificate.
+    """
+    if connection_string.casefold().startswith("sqlite:"):
+        return Database(_SqliteDriver(_sqlite_path(connection_string), create=create), stop=stop)
+    return Database(_OdbcDriver(connection_string, trust_server_certificate), stop=stop)
+
+
+def _sqlite_path(text: str) -> Path:
+    rest = text[len("sqlite:") :]
+    if not rest.startswith("///") or not rest[3:].strip():
+        raise ConfigError(
+            "DB_CONNECTION_STRING is not a SQLite address.",
+            hop="settings",
+            remedy="Write sqlite:///data/staging.db, or sqlite:////srv/staging.db for an absolute path.",
+        )
+    return Path(rest[3:].strip())
+
+
+class _SqliteDriver:
+    error_type = sqlite3.Error
+    dialect: Dialect = SQLITE
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        self.path = path
+        self._create = create
+
+    def connect(self) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < _SQLITE_MINIMUM:
+            raise DatabaseError(
+                f"This Python has SQLite {sqlite3.sqlite_version}; 3.35 or later is needed.",
+                hop="driver",
+                remedy="Use a newer Python, or the executable, which brings its own.",
+            )
+        if not self._create and not self.path.is_file():
+            raise DatabaseError(
+                f"There is no SQLite file '{self.path}'.",
+                hop="database",
+                remedy="Check DB_CONNECTION_STRING, or make the file with init-db.",
+            )
+        mode = "rwc" if self._create else "rw"
+        try:
+            connection = sqlite3.connect(
+                f"{self.path.resolve().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=LOCK_TIMEOUT,
+                isolation_level=None,  # transactions are begun in one place, by begin()
+            )
+            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            raise self.statement_error(error) from error
+        return connection
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        # IMMEDIATE takes the write lock at once: a reader that upgrades later could not wait for it.
+        connection.execute("BEGIN IMMEDIATE")
+
+    def end(self, connection: sqlite3.Connection, *, commit: bool) -> None:
+        if connection.in_transaction:
+            connection.execute("COMMIT" if commit else "ROLLBACK")
+
+    def statement_error(self, error: BaseException) -> DatabaseError:
+        text = str(error).casefold()
+        name = getattr(error, "sqlite_errorname", type(error).__name__)  # Python 3.11 and later
+        if "locked" in text or "busy" in text:
+            return TransientDatabaseError(
+                f"The SQLite file '{self.path}' is locked by another program ({name}).",
+                hop="statement",
+                remedy="Close what else has it open.",
+            )
+        for words, hop, message, remedy in _SQLITE_RULES:
+            if any(word in text for word in words):
+                return DatabaseError(f"{message}: '{self.path}' ({name}).", hop=hop, remedy=remedy)
+        return DatabaseError(
+            f"SQLite refused a statement on '{self.path}' ({name}).", hop="statement", remedy="Run test-schema."
+        )
+
+
+_SQLITE_RULES: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
+    (("no such table",), "table", "A table that is needed is not in the file", "Check TABLE_NAME, or run init-db."),
+    (("no such column",), "column", "A column that is needed is missing", "Run test-schema: it names the column."),
+    (
+        ("not a database", "malformed", "encrypted"),
+        "database",
+        "This file is not a sound SQLite database",
+        "Restore it from a copy, or name another file in DB_CONNECTION_STRING.",
+    ),
+    (
+        ("readonly", "read-only"),
+        "permission",
+        "This file may not be written to",
+        "Give the account that runs the tool write permission for the file and its folder.",
+    ),
+    (
+        ("unable to open",),
+        "database",
+        "This file cannot be opened",
+        "Check that its folder exists and that this account may read and write there.",
+    ),
+    (("full",), "space", "There is no room left for the file", "Free some space on that disk."),
+)
+
+
+class _OdbcDriver:
+    def __init__(self, connection_string: str, trust_server_certificate: bool) -> None:
+        try:
+            # Lazy: on Linux the import fails without libodbc, and SQLite must work without it.
+            import pyodbc
+        except ImportError as error:
+            raise DatabaseError(
+                "pyodbc cannot be loaded, which every database but SQLite needs.",
+                hop="driver",
+                remedy="On Linux install the package unixodbc; on Windows use the executable, or pip install pyodbc.",
+            ) from error
+        # Pooled connections stay logged in after close(), and with them the lock of the run.
+        pyodbc.pooling = False
+        self._pyodbc: Any = pyodbc
+        self.where = prepare(
+            connection_string,
+            installed=pyodbc.drivers(),
+            trust_server_certificate=trust_server_certificate,
+        )
+        self.dialect: Dialect = SQL_SERVER
+
+    @property
+    def error_type(self) -> type[Exception]:
+        error: type[Exception] = self._pyodbc.Error
+        return error
+
+    def connect(self) -> Any:
+        try:
+            connection = self._pyodbc.connect(self.where.text, autocommit=True, timeout=LOGIN_TIMEOUT)
+        except self._pyodbc.Error as error:
+            found = connection_error(error, self.where)
+            raise (_network_fault(self.where) or found if found.hop == "port" else found) from error
+        try:
+            product = str(connection.getinfo(self._pyodbc.SQL_DBMS_NAME))
+            self.dialect = _dialect_of(product)
+            cursor = connection.cursor()
+            if self.dialect is SQL_SERVER:
+                connection.timeout = STATEMENT_TIMEOUT
+                cursor.execute(f"SET LOCK_TIMEOUT {LOCK_TIMEOUT * 1000}")
+            else:
+                cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
+                cursor.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
+            cursor.close()
+        except self._pyodbc.Error as error:
+            raise self.statement_error(error) from error
+        return connection
+
+    def begin(self, connection: Any) -> None:
+        connection.autocommit = False
+
+    def end(self, connection: Any, *, commit: bool) -> None:
+        try:
+            connection.commit() if commit else connection.rollback()
+        finally:
+            connection.autocommit = True
+
+    def statement_error(self, error: BaseException) -> DatabaseError:
+        return statement_error(error)
+
+
+def _dialect_of(product: str) -> Dialect:
+    if product == "Microsoft SQL Server":
+        return SQL_SERVER
+    if product == "PostgreSQL":
+        return POSTGRESQL
+    raise DatabaseError(
+        f"'{product}' is not a database that this tool can use.",
+        hop="driver",
+        remedy="Use SQL Server, PostgreSQL or SQLite.",
+    )
+
+
+def _network_fault(where: ConnectionString) -> DatabaseError | None:
+    """Find out why nobody answered: the drivers give one text for an unknown host and for a closed port."""
+    address = where.host_and_port
+    if address is None:
+        if "\\" in where.get("server"):
+            return ConnectionLostError(
+                f"The instance '{where.get('server')}' did not answer.",
+                hop="host",
+                remedy="Check the instance name and that the SQL Server Browser service (UDP 1434) is reachable, "
+                "or write Server=host,port.",
+            )
+        return None
+    host, port = address
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return ConnectionLostError(
+            f"The database host '{host}' is not known to the name server (DNS).",
+            hop="host",
+            remedy="Check the spelling of Server= in DB_CONNECTION_STRING; off-site you may need the VPN.",
+        )
+    reason = "did not answer"
+    for family, kind, protocol, _, target in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.settimeout(5)
+            try:
+                probe.connect(target)
+            except OSError as error:
+                if isinstance(error, ConnectionRefusedError):
+                    reason = "refused the connection"
+                continue
+            return None
+    return ConnectionLostError(
+        f"The database host '{host}' {reason} on port {port}.",
+        hop="port",
+        remedy="Check the port, that the database service is running and allows TCP/IP, and the firewall between.",
+    )
+
+
+class RunLock:
+    """Keeps two runs on one staging table apart; held until released, or until the process ends.
+
+    SQL Server: a session-owned application lock. PostgreSQL: an advisory lock. Both live on the connection
+    that writes, so a run that lost its connection has lost the right to write until the lock is taken anew.
+    SQLite: a lock file beside the database file.
+    """
+
+    def __init__(self, db: Database, table: str) -> None:
+        self._db = db
+        self._resource = f"csc-api-pipeline:{table.casefold()}"
+        self._file: filelock.BaseFileLock | None = None
+        self._held = False
+
+    def acquire(self) -> None:
+        """Take the lock or say at once who is in the way.
+
+        Raises:
+            LockedError: if another run holds it.
+        """
+        if not self._db.retrying(self._try):
+            raise LockedError(
+                "Another run is at work on this staging table.",
+                hop="lock",
+                remedy="Nothing was done; wait for it to end, or end it if it hangs.",
+            )
+        self._held = True
+        self._db.after_reconnect.append(self._take_again)
+
+    def release(self) -> None:
+        """Give the lock back; safe to call twice."""
+        if not self._held:
+            return
+        self._held = False
+        self._db.after_reconnect.remove(self._take_again)
+        if self._file is not None:
+            self._file.release()
+            return
+        try:
+            if self._db.dialect is SQL_SERVER:
+                self._db.execute("EXEC sp_releaseapplock @Resource = ?, @LockOwner = N'Session'", [self._resource])
+            else:
+                self._db.query("SELECT pg_advisory_unlock(CAST(? AS BIGINT))", [self._number])
+        except DatabaseError as error:
+            log.debug("the lock went with its connection: %s", error.message)
+
+    def __enter__(self) -> RunLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    @property
+    def _number(self) -> int:
+        return int.from_bytes(hashlib.sha256(self._resource.encode()).digest()[:8], "big", signed=True)
+
+    def _try(self) -> bool:
+        if self._db.dialect is SQLITE:
+            return self._try_file()
+        if self._db.dialect is SQL_SERVER:
+            sql = (
+                "SET NOCOUNT ON; DECLARE @r INT; EXEC @r = sp_getapplock @Resource = ?, @LockMode = N'Exclusive', "
+                "@LockOwner = N'Session', @LockTimeout = 0; SELECT @r;"
+            )
+            return int(self._db.query(sql, [self._resource])[0][0]) >= 0
+        rows = self._db.query(
+            "SELECT CASE WHEN pg_try_advisory_lock(CAST(? AS BIGINT)) THEN 1 ELSE 0 END", [self._number]
+        )
+        return int(rows[0][0]) == 1
+
+    def _try_file(self) -> bool:
+        path = Path(self._db.query("PRAGMA database_list")[0][2])
+        name = hashlib.sha256(self._resource.encode()).hexdigest()[:8]
+        lock = filelock.FileLock(path.with_name(f"{path.name}.{name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return False
+        except OSError as error:
+            raise DatabaseError(
+                f"The lock file beside '{path}' cannot be made.",
+                hop="lock",
+                remedy="Give the account that runs the tool write permission for that folder.",
+            ) from error
+        self._file = lock
+        return True
+
+    def _take_again(self) -> None:
+        if self._db.dialect is not SQLITE and not self._try():
+            # The server may not have noticed yet that the old connection is dead: this passes.
+            raise ConnectionLostError(
+                "The lock of this run could not be taken again after the connection was lost.",
+                hop="lock",
+                remedy="Look for another run on this table; the next run goes on where this one stopped.",
+            )
+
+
+def latency_ms(db: Database, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the time of one empty round trip, in milliseconds."""
+    started = clock()
+    db.query("SELECT 1")
+    return (clock() - started) * 1000

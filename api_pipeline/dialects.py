@@ -1,0 +1,319 @@
+"""What differs between SQL Server, PostgreSQL and SQLite, as text; nothing here runs a statement.
+
+A dialect quotes names and spells the few shapes of statement that the tool needs. Values are always bound
+with ``?``, in all three; the only things ever placed into a statement's text are quoted names, column names
+of this project, and row counts. Everything for SQL Server is valid on SQL Server 2012.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+
+from api_pipeline.names import NamePart, TableName
+
+
+class Kind(Enum):
+    """The kinds of value that are bound; each dialect knows its own type for them."""
+
+    INTEGER = "integer"
+    TEXT = "text"
+    HASH = "hash"
+    TIMESTAMP = "timestamp"
+
+
+class Dialect(ABC):
+    """Spelling of one database. Stateless; one instance of each is enough."""
+
+    name: str
+    title: str
+    types: Mapping[Kind, str]
+
+    @abstractmethod
+    def quote(self, part: NamePart) -> str:
+        """Return one part of a table name, quoted. The only way that a name enters a statement."""
+
+    def table(self, name: TableName) -> str:
+        """Return the quoted table, with its schema where one was given."""
+        parts = [name.table] if name.schema is None else [name.schema, name.table]
+        return ".".join(self.quote(part) for part in parts)
+
+    @abstractmethod
+    def normalised(self, column: str) -> str:
+        """Return ``column`` without outer blanks, in lower case, NULL as an empty text."""
+
+    @abstractmethod
+    def prefix(self, expression: str, length: int) -> str:
+        """Return the first ``length`` characters of a text."""
+
+    @abstractmethod
+    def same_bytes(self, left: str, right: str) -> str:
+        """Return a condition that is true only where two texts are equal code point by code point.
+
+        Collations would call texts equal that differ in letter case, accents or trailing blanks. Two NULLs
+        are equal.
+        """
+
+    def as_text(self, column: str) -> str:
+        """Return a payload column as text, whatever type a deployment gave it."""
+        return column
+
+    @property
+    @abstractmethod
+    def purge_marker(self) -> str:
+        """The 32 zero bytes that say "this deletion was acknowledged" (domain, section 3)."""
+
+    @abstractmethod
+    def select(
+        self,
+        columns: Sequence[str],
+        table: str,
+        *,
+        where: str,
+        order_by: str,
+        limit: int,
+        lock: bool = False,
+    ) -> str:
+        """Return a SELECT of at most ``limit`` rows; ``lock`` keeps others from changing them until commit."""
+
+    @abstractmethod
+    def update_listed(
+        self,
+        table: str,
+        *,
+        assignments: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        where: str,
+        key_column: str,
+    ) -> str:
+        """Return one UPDATE over ``rows`` listed rows ``v`` that reports the keys that it hit.
+
+        ``v`` has the named ``columns``, the first of them the key; ``t`` is the table.
+        """
+
+    def bind(self, kind: Kind) -> str:
+        """Return a typed placeholder. Typed, because a bare NULL would otherwise be guessed to be text."""
+        return f"CAST(? AS {self.types[kind]})"
+
+    def values(self, columns: Mapping[str, Kind], rows: int) -> str:
+        """Return the ``VALUES`` rows of placeholders for ``columns``."""
+        row = "(" + ", ".join(self.bind(kind) for kind in columns.values()) + ")"
+        return ", ".join([row] * rows)
+
+    @abstractmethod
+    def timestamp(self, moment: datetime) -> str:
+        """Return a moment as the text that this database takes without asking for its own date format."""
+
+
+class SqlServer(Dialect):
+    """SQL Server 2012 and later."""
+
+    name = "sqlserver"
+    title = "SQL Server"
+    types = {  # noqa: RUF012 -- a constant mapping, typed by the base class
+        Kind.INTEGER: "BIGINT",
+        Kind.TEXT: "NVARCHAR(MAX)",
+        Kind.HASH: "VARBINARY(32)",
+        Kind.TIMESTAMP: "DATETIME2(7)",
+    }
+
+    def quote(self, part: NamePart) -> str:
+        return "[" + part.text.replace("]", "]]") + "]"
+
+    def normalised(self, column: str) -> str:
+        return f"LOWER(LTRIM(RTRIM(COALESCE({column}, N''))))"
+
+    def prefix(self, expression: str, length: int) -> str:
+        return f"LEFT({expression}, {length})"
+
+    def same_bytes(self, left: str, right: str) -> str:
+        return (
+            f"(({left} IS NULL AND {right} IS NULL) OR "
+            f"CAST({left} AS VARBINARY(MAX)) = CAST({right} AS VARBINARY(MAX)))"
+        )
+
+    @property
+    def purge_marker(self) -> str:
+        return "0x" + "00" * 32
+
+    def select(
+        self,
+        columns: Sequence[str],
+        table: str,
+        *,
+        where: str,
+        order_by: str,
+        limit: int,
+        lock: bool = False,
+    ) -> str:
+        hint = " WITH (UPDLOCK)" if lock else ""
+        return (
+            f"SELECT TOP ({limit}) {', '.join(columns)} FROM {table} AS t{hint} WHERE {where} ORDER BY {order_by}"
+        )
+
+    def update_listed(
+        self,
+        table: str,
+        *,
+        assignments: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        where: str,
+        key_column: str,
+    ) -> str:
+        # OUTPUT straight to the client is refused on a table with triggers, so it goes into a variable.
+        key = next(iter(columns))
+        key_type = "BIGINT" if columns[key] is Kind.INTEGER else "NVARCHAR(450)"
+        return (
+            f"SET NOCOUNT ON; DECLARE @hit TABLE (k {key_type} NOT NULL); "
+            f"UPDATE t SET {', '.join(assignments)} OUTPUT inserted.{key_column} INTO @hit (k) "
+            f"FROM {table} AS t INNER JOIN (VALUES {self.values(columns, rows)}) "
+            f"AS v ({', '.join(columns)}) ON t.{key_column} = v.{key} WHERE {where}; "
+            "SELECT k FROM @hit;"
+        )
+
+    def values(self, columns: Mapping[str, Kind], rows: int) -> str:
+        # A text key is compared with an indexed NVARCHAR column: MAX would keep the index from being used.
+        row = [self.bind(kind) for kind in columns.values()]
+        if next(iter(columns.values())) is Kind.TEXT:
+            row[0] = "CAST(? AS NVARCHAR(450))"
+        return ", ".join(["(" + ", ".join(row) + ")"] * rows)
+
+    def timestamp(self, moment: datetime) -> str:
+        return moment.isoformat(timespec="microseconds")
+
+
+class PostgreSql(Dialect):
+    """PostgreSQL 12 and later."""
+
+    name = "postgresql"
+    title = "PostgreSQL"
+    types = {  # noqa: RUF012 -- a constant mapping, typed by the base class
+        Kind.INTEGER: "BIGINT",
+        Kind.TEXT: "TEXT",
+        Kind.HASH: "BYTEA",
+        Kind.TIMESTAMP: "TIMESTAMP",
+    }
+
+    def quote(self, part: NamePart) -> str:
+        # Unquoted names fold to lower case there, and so does a plain name in the settings.
+        text = part.text if part.exact else part.text.lower()
+        return '"' + text.replace('"', '""') + '"'
+
+    def normalised(self, column: str) -> str:
+        return f"LOWER(BTRIM(COALESCE({column}, '')))"
+
+    def prefix(self, expression: str, length: int) -> str:
+        return f"LEFT({expression}, {length})"
+
+    def same_bytes(self, left: str, right: str) -> str:
+        return f'({left} COLLATE "C" IS NOT DISTINCT FROM {right} COLLATE "C")'
+
+    def as_text(self, column: str) -> str:
+        return f"CAST({column} AS TEXT)"
+
+    @property
+    def purge_marker(self) -> str:
+        # Spelt without a backslash, which the driver would have to be told about.
+        return "decode(repeat('00', 32), 'hex')"
+
+    def select(
+        self,
+        columns: Sequence[str],
+        table: str,
+        *,
+        where: str,
+        order_by: str,
+        limit: int,
+        lock: bool = False,
+    ) -> str:
+        tail = " FOR UPDATE" if lock else ""
+        return f"SELECT {', '.join(columns)} FROM {table} AS t WHERE {where} ORDER BY {order_by} LIMIT {limit}{tail}"
+
+    def update_listed(
+        self,
+        table: str,
+        *,
+        assignments: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        where: str,
+        key_column: str,
+    ) -> str:
+        key = next(iter(columns))
+        return (
+            f"UPDATE {table} AS t SET {', '.join(assignments)} "
+            f"FROM (VALUES {self.values(columns, rows)}) AS v ({', '.join(columns)}) "
+            f"WHERE t.{key_column} = v.{key} AND {where} RETURNING t.{key_column}"
+        )
+
+    def timestamp(self, moment: datetime) -> str:
+        return moment.isoformat(sep=" ", timespec="microseconds")
+
+
+class Sqlite(Dialect):
+    """SQLite 3.35 and later, from the standard library: the embedded default."""
+
+    name = "sqlite"
+    title = "SQLite"
+    types: Mapping[Kind, str] = {}  # noqa: RUF012 -- a constant mapping, typed by the base class
+
+    def quote(self, part: NamePart) -> str:
+        return '"' + part.text.replace('"', '""') + '"'
+
+    def normalised(self, column: str) -> str:
+        return f"LOWER(TRIM(COALESCE({column}, '')))"
+
+    def prefix(self, expression: str, length: int) -> str:
+        return f"SUBSTR({expression}, 1, {length})"
+
+    def same_bytes(self, left: str, right: str) -> str:
+        return f"(CAST({left} AS BLOB) IS CAST({right} AS BLOB))"
+
+    @property
+    def purge_marker(self) -> str:
+        return "zeroblob(32)"
+
+    def select(
+        self,
+        columns: Sequence[str],
+        table: str,
+        *,
+        where: str,
+        order_by: str,
+        limit: int,
+        lock: bool = False,
+    ) -> str:
+        # A writer locks the whole file, so ``lock`` needs nothing beyond the transaction that it is in.
+        return f"SELECT {', '.join(columns)} FROM {table} AS t WHERE {where} ORDER BY {order_by} LIMIT {limit}"
+
+    def update_listed(
+        self,
+        table: str,
+        *,
+        assignments: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        where: str,
+        key_column: str,
+    ) -> str:
+        key = next(iter(columns))
+        return (
+            f"WITH v ({', '.join(columns)}) AS (VALUES {self.values(columns, rows)}) "
+            f"UPDATE {table} AS t SET {', '.join(assignments)} FROM v "
+            f"WHERE t.{key_column} = v.{key} AND {where} RETURNING {key_column}"
+        )
+
+    def bind(self, kind: Kind) -> str:
+        return "?"
+
+    def timestamp(self, moment: datetime) -> str:
+        return moment.isoformat(sep=" ", timespec="microseconds")
+
+
+SQL_SERVER = SqlServer()
+POSTGRESQL = PostgreSql()
+SQLITE = Sqlite()
