@@ -150,9 +150,7 @@ class SqlServer(Dialect):
         lock: bool = False,
     ) -> str:
         hint = " WITH (UPDLOCK)" if lock else ""
-        return (
-            f"SELECT TOP ({limit}) {', '.join(columns)} FROM {table} AS t{hint} WHERE {where} ORDER BY {order_by}"
-        )
+        return f"SELECT TOP ({limit}) {', '.join(columns)} FROM {table} AS t{hint} WHERE {where} ORDER BY {order_by}"
 
     def update_listed(
         self,
@@ -259,7 +257,7 @@ class Sqlite(Dialect):
 
     name = "sqlite"
     title = "SQLite"
-    types: Mapping[Kind, str] = {}  # noqa: RUF012 -- a constant mapping, typed by the base class
+    types: Mapping[Kind, str] = {}
 
     def quote(self, part: NamePart) -> str:
         return '"' + part.text.replace('"', '""') + '"'
@@ -288,7 +286,9 @@ class Sqlite(Dialect):
         lock: bool = False,
     ) -> str:
         # A writer locks the whole file, so ``lock`` needs nothing beyond the transaction that it is in.
-        return f"SELECT {', '.join(columns)} FROM {table} AS t WHERE {where} ORDER BY {order_by} LIMIT {limit}"
+        return (
+            f"SELECT {', '.join(columns)} FROM {table} AS t WHERE {where} ORDER BY {order_by} LIMIT {limit}"
+        )
 
     def update_listed(
         self,

@@ -18,10 +18,15 @@ from collections.abc import Iterable
 from datetime import datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 from urllib.parse import quote, quote_plus
 
 from api_pipeline.errors import ConfigError, PipelineError
+
+if TYPE_CHECKING:
+    _TextHandler = logging.StreamHandler[TextIO]
+else:  # not subscriptable before Python 3.11
+    _TextHandler = logging.StreamHandler
 
 LOGGER_NAME = "api_pipeline"
 MAX_BYTES = 5_000_000
@@ -191,7 +196,7 @@ class _QuietErrors(logging.Handler):
             sys.stderr.write(f"A log line could not be written: {kind}\n")
 
 
-class _ConsoleHandler(_QuietErrors, logging.StreamHandler[TextIO]):
+class _ConsoleHandler(_QuietErrors, _TextHandler):
     """Plain lines for people."""
 
 

@@ -295,7 +295,9 @@ def _login(fault: OdbcFault, where: ConnectionString) -> DatabaseError | None:
 def _names_database(fault: OdbcFault) -> bool:
     lower = fault.text.casefold()
     postgres = 'database "' in lower and "does not exist" in lower
-    return fault.native in {911, 4060} or "cannot open database" in lower or fault.state == "3D000" or postgres
+    return (
+        fault.native in {911, 4060} or "cannot open database" in lower or fault.state == "3D000" or postgres
+    )
 
 
 def _database(fault: OdbcFault, where: ConnectionString) -> DatabaseError | None:
@@ -319,4 +321,3 @@ def _driver(fault: OdbcFault, where: ConnectionString) -> DatabaseError | None:
         hop="driver",
         remedy=f"Install '{SQL_SERVER_DRIVERS[0]}' (64-bit), or correct Driver= in DB_CONNECTION_STRING.",
     )
-

@@ -129,7 +129,9 @@ def describe(db: Database, name: TableName) -> TableInfo | None:
             "FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
             [schema, table],
         )
-    columns = [_column(str(name), str(type_), length, bool(nullable)) for name, type_, length, nullable in rows]
+    columns = [
+        _column(str(name), str(type_), length, bool(nullable)) for name, type_, length, nullable in rows
+    ]
     return TableInfo(schema, table, {column.name: column for column in columns})
 
 

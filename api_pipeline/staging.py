@@ -8,7 +8,7 @@ read, so a refresh that runs meanwhile is never overwritten with an outcome that
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -125,9 +125,7 @@ class StagingTable:
         self.sql_name = dialect.table(name)
         self._status = dialect.normalised("t.submission_status")
         self._deleted = f"CASE WHEN {dialect.normalised('t.row_state')} = 'deleted' THEN 1 ELSE 0 END"
-        self._purged = (
-            f"({self._deleted} = 1 AND t.current_hash IS NOT NULL AND t.current_hash = {dialect.purge_marker})"
-        )
+        self._purged = f"({self._deleted} = 1 AND t.current_hash IS NOT NULL AND t.current_hash = {dialect.purge_marker})"
         self._due = (
             f"(({self._status} IN {_PENDING} OR ({self._status} = 'sent' AND ({self._deleted} = 1 "
             "OR (t.current_hash IS NOT NULL AND t.previous_hash IS NOT NULL AND t.current_hash <> t.previous_hash "
@@ -274,7 +272,9 @@ class StagingTable:
     def _id_source(self, column: str) -> str:
         """An expression that la_child_id can be read from without fetching the payload."""
         if self._is_json(column):
-            return f"CASE WHEN t.{column} IS NULL THEN NULL ELSE COALESCE(t.{column} ->> 'la_child_id', '') END"
+            return (
+                f"CASE WHEN t.{column} IS NULL THEN NULL ELSE COALESCE(t.{column} ->> 'la_child_id', '') END"
+            )
         return self.db.dialect.prefix(self.db.dialect.as_text(f"t.{column}"), _PREFIX)
 
     def _is_json(self, column: str) -> bool:
@@ -317,7 +317,13 @@ class StagingTable:
         """
         where, params = self._where(scope)
         as_text = self.db.dialect.as_text
-        columns = [f"t.{self.key_column}", "t.person_id", as_text("t.json_payload"), "t.current_hash", self._deleted]
+        columns = [
+            f"t.{self.key_column}",
+            "t.person_id",
+            as_text("t.json_payload"),
+            "t.current_hash",
+            self._deleted,
+        ]
         if deleted:
             columns.append(as_text("t.previous_json_payload"))
         where = f"{where} AND {self._deleted} = {int(deleted)}"
@@ -380,7 +386,9 @@ class StagingTable:
                     where="t.current_hash IS NULL",
                     key_column=self.key_column,
                 )
-                self.db.query(update, [value for row in page for value in (row[0], payloads.content_hash(row[1]))])
+                self.db.query(
+                    update, [value for row in page for value in (row[0], payloads.content_hash(row[1]))]
+                )
         return len(page), page[-1][0] if len(page) == PAGE_ROWS else None
 
     def write_back(self, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
@@ -413,14 +421,18 @@ class StagingTable:
         assignments = list(_ASSIGNMENTS[write])
         if hashless:
             columns["payload"] = Kind.TEXT
-            guards.append(f"t.current_hash IS NULL AND {dialect.same_bytes(dialect.as_text('t.json_payload'), 'v.payload')}")
+            guards.append(
+                f"t.current_hash IS NULL AND {dialect.same_bytes(dialect.as_text('t.json_payload'), 'v.payload')}"
+            )
         else:
             columns["h"] = Kind.HASH
             guards.append("t.current_hash = v.h")
         if write is Write.PURGED:
             assignments.append(f"current_hash = {dialect.purge_marker}")
             # A commit whose answer was lost may have happened: then the row has the marker and our receipt.
-            guards[-1] = f"({guards[-1]} OR (t.current_hash = {dialect.purge_marker} AND t.api_response = v.response))"
+            guards[-1] = (
+                f"({guards[-1]} OR (t.current_hash = {dialect.purge_marker} AND t.api_response = v.response))"
+            )
         timed = write in (Write.SENT, Write.PURGED)
         if timed:
             columns["moment"] = Kind.TIMESTAMP
@@ -497,8 +509,3 @@ def _staged(row: Row) -> StagedRow:
         deleted=bool(row[4]),
         previous_payload=row[5] if len(row) > 5 else None,
     )
-
-
-def without_payload(row: StagedRow) -> StagedRow:
-    """Return the row without its texts, for the many that wait only for their write-back."""
-    return row if row.current_hash is None else replace(row, payload=None, previous_payload=None)

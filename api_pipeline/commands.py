@@ -1,0 +1,183 @@
+"""What each command does once its arguments are read: settings in, exit code out.
+
+:mod:`entry_point` owns the arguments and the screen; it hands every handler a :class:`Context`. A new command
+is a parser there and a handler here. Imports of heavy modules are inside the handlers, written literally so
+that PyInstaller finds them, and because ``--help`` should not wait for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from api_pipeline.config import Needs, Settings, load_settings
+from api_pipeline.errors import ConfigError, ExitCode
+from api_pipeline.logs import set_run_id, setup_logging
+
+
+@dataclass
+class Context:
+    """The arguments, the screen, and the event that a signal sets."""
+
+    args: argparse.Namespace
+    say: Callable[[str], None]  # one text to standard output
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def settings(self, needs: Needs) -> Settings:
+        """Read the settings that this command needs, and set up the log they ask for.
+
+        Raises:
+            ConfigError: with every fault in one message.
+        """
+        given: Mapping[str, Any] = {
+            "TABLE_NAME": self.args.table,
+            "LOG_FILE": self.args.log_file,
+            "LOG_LEVEL": self.args.log_level,
+            "BATCH_SIZE": getattr(self.args, "batch_size", None),
+            "WORKERS": getattr(self.args, "workers", None),
+            "USE_PARTIAL_PAYLOAD": getattr(self.args, "partial", None),
+        }
+        overrides = {key: str(value) for key, value in given.items() if value is not None}
+        env_file = None if self.args.env_file is None else Path(self.args.env_file)
+        settings = load_settings(needs=needs, env_file=env_file, overrides=overrides)
+        logger = setup_logging(level=settings.log_level, log_file=settings.log_file, secrets=settings.secrets)
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
+        for key, origin in settings.source.items():
+            logger.debug("setting %s comes from %s", key, origin)
+        return settings
+
+    def show(self, as_json: Mapping[str, Any], as_text: str) -> None:
+        """Show a result: the JSON with ``--json``, the text without."""
+        self.say(json.dumps(as_json, ensure_ascii=True, indent=2) if self.args.json else as_text)
+
+
+def run(context: Context) -> ExitCode:
+    """The nightly submission."""
+    args = context.args
+    if args.resend and not args.person_id:
+        raise ConfigError("--resend sends named people only.", remedy="Name them with --person-id ID.")
+    from api_pipeline import pipeline, progress
+
+    # A dry run sends nothing, so it asks for no API settings.
+    settings = context.settings(Needs.DATABASE if args.dry_run else Needs.RUN)
+    options = pipeline.RunOptions(
+        limit=args.limit,
+        persons=tuple(args.person_id),
+        dry_run=args.dry_run,
+        allow_deletions=args.allow_deletions,
+        resend=args.resend,
+    )
+    shown = progress.choose(sys.stderr, wanted=not args.no_progress)
+    summary = pipeline.run(settings, options, stop=context.stop, progress=shown, on_start=set_run_id)
+    context.show(summary.as_json(), summary.as_table())
+    return summary.exit_code
+
+
+def test_endpoint(context: Context) -> ExitCode:
+    """Token and an empty array."""
+    from api_pipeline import checks
+
+    return _check(context, checks.test_endpoint, Needs.API)
+
+
+def test_db_connection(context: Context) -> ExitCode:
+    """Driver, server, login, database."""
+    from api_pipeline import checks
+
+    return _check(context, checks.test_db_connection, Needs.DATABASE)
+
+
+def test_schema(context: Context) -> ExitCode:
+    """Columns, types, permissions."""
+    from api_pipeline import checks
+
+    return _check(context, checks.test_schema, Needs.DATABASE)
+
+
+def smoke(context: Context) -> ExitCode:
+    """The three tests and one summary."""
+    from api_pipeline import checks
+
+    return _check(context, checks.smoke, Needs.DATABASE | Needs.API)
+
+
+def validate(context: Context) -> ExitCode:
+    """Every due payload against the specification."""
+    from api_pipeline import inspection
+
+    return _check(context, inspection.validate, Needs.DATABASE)
+
+
+def status(context: Context) -> ExitCode:
+    """Counts of the staging table."""
+    from api_pipeline import inspection
+
+    return _check(context, inspection.status, Needs.DATABASE)
+
+
+def _check(context: Context, check: Callable[[Settings], Any], needs: Needs) -> ExitCode:
+    result = check(context.settings(needs))
+    context.show(result.as_json(), result.as_text())
+    code: ExitCode = result.exit_code
+    return code
+
+
+def init_db(context: Context) -> ExitCode:
+    """Create what is missing."""
+    from api_pipeline import provision
+
+    settings = context.settings(Needs.DATABASE)
+    if context.args.print:
+        sql = provision.print_sql(settings)
+        context.show({"command": "init-db", "sql": sql}, sql.rstrip())
+        return ExitCode.OK
+    made = provision.init_db(settings)
+    text = f"Created {', '.join(made)}." if made else f"Nothing to do: {settings.table} is there already."
+    context.show({"command": "init-db", "created": made}, text)
+    return ExitCode.OK
+
+
+def fake_data(context: Context) -> ExitCode:
+    """Fill a table with fake children."""
+    from api_pipeline import provision
+
+    settings = context.settings(Needs.DATABASE)
+    filled = provision.fill_with_fakes(settings, context.args.rows, context.args.seed)
+    already = f"; {filled.present} were there already" if filled.present else ""
+    context.show(
+        {"command": "fake-data", "added": filled.added, "present": filled.present},
+        f"Added {filled.added} fake children to {settings.table}{already}.",
+    )
+    return ExitCode.OK
+
+
+def receiver(context: Context) -> ExitCode:
+    """The stand-in for the API, until Ctrl+C."""
+    from api_pipeline.faults import parse_fault
+    from api_pipeline.receiver import Receiver, serve_forever
+
+    setup_logging()
+    faults = [parse_fault(text) for text in context.args.fault]
+    stand_in = Receiver(port=context.args.port, faults=faults).start()
+    lines = [f"{key}={value}" for key, value in {**stand_in.settings(), "TESTING_MODE": "false"}.items()]
+    context.say("# These lines in a .env make 'run' talk to this receiver (loopback only; all fake):")
+    context.say("\n".join(lines))
+    context.say("# Requests follow; Ctrl+C ends.")
+    serve_forever(stand_in, context.say, stop=context.stop)
+    return ExitCode.OK
+
+
+def demo(context: Context) -> ExitCode:
+    """Two nights on this machine alone."""
+    from api_pipeline import demo as demonstration
+
+    setup_logging(level="WARNING")
+    folder = None if context.args.folder is None else Path(context.args.folder)
+    return demonstration.play(context.say, folder=folder)

@@ -1,0 +1,123 @@
+"""``demo``: two nights on this machine alone, from a staging table to a receiver and back.
+
+Real parts throughout: a SQLite file, the receiver on loopback, the same ``run`` that an authority schedules.
+Only the refresh between the two nights is played here, because it is not this tool's work.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import tabulate
+
+from api_pipeline import db, payload, pipeline, provision
+from api_pipeline.config import Needs, Settings, load_settings
+from api_pipeline.errors import ExitCode
+from api_pipeline.receiver import Receiver
+
+CHILDREN = 12
+_SEED = 2026
+_SHOWN = ("person_id", "row_state", "submission_status", "submission_timestamp", "api_response")
+
+
+def play(say: Callable[[str], None], *, folder: Path | None = None) -> ExitCode:
+    """Play the two nights, telling each step through ``say``; ``folder`` keeps the database file.
+
+    Returns ``OK`` if at the end the receiver holds exactly the children of the table.
+
+    Raises:
+        DatabaseError: if the file cannot be made.
+        ConfigError: if the folder already holds a demo.
+    """
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="csc-api-demo-")))
+        receiver = stack.enter_context(Receiver())
+        settings = _settings(folder, receiver)
+        say(f"A staging table with {CHILDREN} fake children, in SQLite: {folder / 'demo.db'}")
+        say(f"A receiver that stands in for the DfE's API: {receiver.base_url}")
+        provision.init_db(settings)
+        provision.fill_with_fakes(settings, CHILDREN, _SEED)
+
+        say("\n== The first night: everybody is new ==\n")
+        say(_table(settings))
+        first = pipeline.run(settings, pipeline.RunOptions())
+        say(f"\n{first.as_table()}\n\nAfterwards:\n")
+        say(_table(settings))
+
+        say("\n== The second night: the refresh changed three children, removed two and added one ==\n")
+        _refresh(settings)
+        say(_table(settings))
+        second = pipeline.run(settings, pipeline.RunOptions(allow_deletions=True))
+        say(f"\n{second.as_table()}\n\nAfterwards:\n")
+        say(_table(settings))
+
+        same = _children_of(settings) == receiver.children
+        requests = len(receiver.submissions)
+        say(f"\nThe receiver answered {requests} submissions and holds {len(receiver.children)} children,")
+        say(
+            "exactly those of the table." if same else "which are NOT those of the table: please report this."
+        )
+        codes = {first.exit_code, second.exit_code}
+        return ExitCode.OK if same and codes == {ExitCode.OK} else ExitCode.FAILED
+
+
+def _settings(folder: Path, receiver: Receiver) -> Settings:
+    values = {
+        "DB_CONNECTION_STRING": f"sqlite:///{folder / 'demo.db'}",
+        "TABLE_NAME": "ssd_api_data_staging_anon",
+        "TESTING_MODE": "false",
+        "BATCH_SIZE": "5",
+        "MIN_REQUEST_GAP_MS": "0",
+        **receiver.settings(),
+    }
+    # Nothing but these values counts: the demo must not pick up the .env of a real installation.
+    return load_settings(needs=Needs.RUN, overrides=values, environ={}, cwd=folder, executable_dir=folder)
+
+
+def _rows(settings: Settings, columns: str) -> list[Any]:
+    with provision.connect(settings) as database:
+        table = database.dialect.table(settings.table)
+        return database.query(f"SELECT {columns} FROM {table} ORDER BY id")
+
+
+def _table(settings: Settings) -> str:
+    rows = [
+        ["" if value is None else str(value) for value in row] for row in _rows(settings, ", ".join(_SHOWN))
+    ]
+    return tabulate.tabulate(rows, headers=list(_SHOWN), tablefmt="simple", disable_numparse=True)
+
+
+def _children_of(settings: Settings) -> dict[str, Any]:
+    """What DfE ought to hold: the payload of everybody who has not left."""
+    rows = _rows(settings, "json_payload, row_state")
+    children = [json.loads(row[0]) for row in rows if str(row[1]).lower() != "deleted"]
+    return {child["la_child_id"]: child for child in children}
+
+
+def _refresh(settings: Settings) -> None:
+    """Do to the table what a nightly refresh does: changed, gone and new children (domain, section 3)."""
+    rows = _rows(settings, "person_id, json_payload")
+    with provision.connect(settings) as database:
+        table = database.dialect.table(settings.table)
+        with database.transaction():
+            for person_id, text in rows[:3]:
+                child = json.loads(text)
+                child["child_details"]["postcode"] = "ZZ99 3VZ"
+                _update(database, table, person_id, json.dumps(child, ensure_ascii=False))
+            for person_id, _ in rows[3:5]:
+                database.execute(f"UPDATE {table} SET row_state = 'Deleted' WHERE person_id = ?", [person_id])
+    provision.fill_with_fakes(settings, CHILDREN + 1, _SEED)
+
+
+def _update(database: db.Database, table: str, person_id: str, text: str) -> None:
+    database.execute(
+        f"UPDATE {table} SET previous_json_payload = json_payload, previous_hash = current_hash, json_payload = ?, "
+        "current_hash = ?, row_state = 'Updated', submission_status = 'Pending' WHERE person_id = ?",
+        [text, payload.content_hash(text), person_id],
+    )

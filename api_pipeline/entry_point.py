@@ -1,0 +1,303 @@
+"""The command line: arguments, screen, signals and exit codes (interface, "Commands" and "Exit codes").
+
+This is the only module that prints, and the file that PyInstaller freezes, so it imports absolutely and also
+works as a script.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__ and not getattr(sys, "frozen", False):
+    # Run as a script, this folder would come first on the path and hide modules of other packages.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from api_pipeline import __version__, commands
+from api_pipeline.errors import ExitCode, PipelineError
+from api_pipeline.logs import make_console_safe, shutdown_logging
+
+log = logging.getLogger("api_pipeline.entry_point")
+
+_DESCRIPTION = """\
+Send children's social care records from a staging table to the Department for Education.
+No command means run, so that a scheduled task may call the bare program."""
+
+_EXAMPLES = """\
+examples:
+  %(prog)s demo                          the whole thing on this machine alone, with fake children
+  %(prog)s smoke                         prove a set-up: endpoint, database, table
+  %(prog)s run --dry-run                 what would be sent, and what is wrong with it
+  %(prog)s run                           the nightly submission
+  %(prog)s run --resend --person-id 123  send one person again, whatever the state
+
+exit codes: 0 done  1 some records or checks failed  2 settings  3 database  4 API
+            5 another run is at work  70 unexpected error  130 interrupted
+
+Settings come from the environment, then from .env in this folder, then from .env beside the program."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; ``argv`` defaults to the process's arguments."""
+    for stream in (sys.stdout, sys.stderr):
+        make_console_safe(stream)
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+    except SystemExit as end:  # argparse has said what is wrong, or printed the help
+        return int(end.code or 0)
+    context = commands.Context(args=args, say=say)
+    try:
+        with stop_on_signals(context.stop):
+            return int(args.handler(context))
+    except PipelineError as error:
+        return _report(args, error.exit_code, f"{error}")
+    except KeyboardInterrupt:
+        return _report(args, ExitCode.INTERRUPTED, "Interrupted.")
+    except BrokenPipeError:
+        # Whoever read our output has gone; leave nothing for the interpreter to flush into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.CRASH)
+    except Exception as error:  # the one place that catches everything: nobody is watching
+        log.debug("unexpected error", exc_info=error)
+        log.log(logging.CRITICAL, "unexpected error", exc_info=error)
+        where = "the log file" if args.log_file else "LOG_FILE, once one is set,"
+        return _report(args, ExitCode.CRASH, f"Unexpected {type(error).__name__}; {where} has the details.")
+    finally:
+        shutdown_logging()
+
+
+def say(text: str) -> None:
+    """Print a result to standard output at once, also where it is a file or a pipe."""
+    print(text, flush=True)
+
+
+def _report(args: argparse.Namespace, code: ExitCode, message: str) -> int:
+    """Tell the user why a command ended without a result."""
+    print(f"error: {message}", file=sys.stderr)
+    if args.json:
+        say(json.dumps({"command": args.command, "error": message, "exit_code": int(code)}, indent=2))
+    return int(code)
+
+
+@contextmanager
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` on the first Ctrl+C or SIGTERM; end at once on the second."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -- the signature is given
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        log.warning(
+            "stopping: the request under way is finished and written back first; again to end at once"
+        )
+
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Ctrl+Break, on Windows
+    before = {
+        number: signal.signal(number, handle) for name in names if (number := getattr(signal, name, None))
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# -- arguments ------------------------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments; the common flags may stand before the command or after it.
+
+    Raises:
+        SystemExit: for --help, --version (0) and for arguments that make no sense (2).
+    """
+    common = _common_flags()
+    if any(flag in argv for flag in ("-h", "--help", "--version")):
+        rest = list(argv)
+        known = common.parse_args([])
+    else:
+        known, rest = common.parse_known_args(argv)
+    if not rest or (rest[0].startswith("-") and rest[0] not in ("-h", "--help", "--version")):
+        rest = ["run", *rest]
+    args = build_parser().parse_args(rest)
+    for name, value in vars(known).items():
+        setattr(args, name, value)
+    return args
+
+
+def _common_flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    group = parser.add_argument_group("common flags")
+    group.add_argument("--env-file", metavar="PATH", help="read the settings from this file and no other")
+    group.add_argument("--table", metavar="NAME", help="staging table, in place of TABLE_NAME")
+    group.add_argument("--log-file", metavar="PATH", help="write the log here, in place of LOG_FILE")
+    group.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+    group.add_argument("--json", action="store_true", help="machine-readable result on standard output")
+    group.add_argument("--no-progress", action="store_true", help="no progress bar or lines")
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; the documentation is generated from it."""
+    parser = argparse.ArgumentParser(
+        prog="d2i-csc-api",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    _add_run(subparsers)
+    _add_diagnostics(subparsers)
+    _add_tools(subparsers)
+    return parser
+
+
+def _command(subparsers: Any, name: str, handler: Any, summary: str, examples: str = "", **more: Any) -> Any:
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"examples:\n{examples}" if examples else None,
+        parents=[_common_flags()],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **more,
+    )
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def _add_run(subparsers: Any) -> None:
+    run = _command(
+        subparsers,
+        "run",
+        commands.run,
+        "send everything that is due, and write the outcome back",
+        "  d2i-csc-api run\n"
+        "  d2i-csc-api run --dry-run --limit 100\n"
+        "  d2i-csc-api run --resend --person-id 4711 --person-id 4712\n",
+    )
+    mode = run.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--full",
+        dest="partial",
+        action="store_false",
+        default=None,
+        help="send full payloads, whatever the settings say",
+    )
+    run.add_argument("--batch-size", type=int, metavar="N", help="records in one request, 1 to 100")
+    run.add_argument("--limit", type=_positive, metavar="N", help="at most so many of the due rows")
+    run.add_argument(
+        "--person-id", action="append", default=[], metavar="ID", help="only this person; may be repeated"
+    )
+    run.add_argument("--dry-run", action="store_true", help="everything but sending and writing")
+    run.add_argument(
+        "--allow-deletions", action="store_true", help="send deletions even above MAX_DELETIONS_PERCENT"
+    )
+    run.add_argument(
+        "--resend",
+        action="store_true",
+        help="send the named people in full, whatever their state; needs --person-id",
+    )
+
+
+def _add_diagnostics(subparsers: Any) -> None:
+    summaries = {
+        "test-endpoint": (commands.test_endpoint, "get a token and post an empty array: is the API usable?"),
+        "test-db-connection": (commands.test_db_connection, "open the database: driver, server, login"),
+        "test-schema": (commands.test_schema, "check the staging table: columns, types, permissions"),
+    }
+    for name, (handler, summary) in summaries.items():
+        _command(subparsers, name, handler, summary, f"  d2i-csc-api {name} --json\n")
+    _command(
+        subparsers,
+        "smoke",
+        commands.smoke,
+        "the three tests, then one summary",
+        "  d2i-csc-api smoke\n",
+        aliases=["run-smoke"],
+    )
+    _command(
+        subparsers,
+        "validate",
+        commands.validate,
+        "check every due payload against the specification; changes nothing",
+        "  d2i-csc-api validate --table ssd_api_data_staging\n",
+    )
+    _command(
+        subparsers,
+        "status",
+        commands.status,
+        "count rows by state and status; what is due, what is in error",
+        "  d2i-csc-api status --json\n",
+    )
+
+
+def _add_tools(subparsers: Any) -> None:
+    init_db = _command(
+        subparsers,
+        "init-db",
+        commands.init_db,
+        "create the staging table where it is missing; never alters or drops",
+        "  d2i-csc-api init-db --print > staging.sql\n",
+    )
+    init_db.add_argument("--print", action="store_true", help="only print the SQL")
+    fake = _command(
+        subparsers,
+        "fake-data",
+        commands.fake_data,
+        "fill an _anon table with fake children",
+        "  d2i-csc-api fake-data --rows 500\n",
+    )
+    fake.add_argument("--rows", type=_positive, required=True, metavar="N", help="how many children")
+    fake.add_argument("--seed", type=int, default=1, metavar="N", help="another seed gives other children")
+    receiver = _command(
+        subparsers,
+        "receiver",
+        commands.receiver,
+        "stand in for the API on this machine, to try run by hand",
+        "  d2i-csc-api receiver --port 8080\n  d2i-csc-api receiver --fault 503:2 --fault 429:1:retry-after=2\n",
+    )
+    receiver.add_argument("--port", type=int, default=0, metavar="N", help="default: any free port")
+    receiver.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="a fault to play: KIND[:TIMES][:NAME=VALUE]",
+    )
+    demo = _command(
+        subparsers,
+        "demo",
+        commands.demo,
+        "two nights with fake children, on this machine alone",
+        "  d2i-csc-api demo\n",
+    )
+    demo.add_argument("--folder", metavar="PATH", help="keep the database file in this folder")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""What a run did, counted: the table at its end, the same as JSON, and the exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tabulate
+
+from api_pipeline.errors import ExitCode, worst
+
+
+@dataclass
+class RunSummary:
+    """The counts of one run; rows, unless a unit is named. Nothing in it is about a single child."""
+
+    run_id: str
+    mode: str  # live, testing or dry-run
+    due: int = 0
+    sent: int = 0
+    deleted: int = 0
+    simulated: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+    changed_meanwhile: int = 0
+    unsure: int = 0
+    unrecorded: int = 0
+    deletions_held_back: int = 0
+    held: dict[str, int] = field(default_factory=dict)
+    hashes_filled: int = 0
+    requests: int = 0
+    bytes_sent: int = 0
+    payload_bytes: int = 0
+    seconds: float = 0.0
+    stopped_because: str = ""
+    codes: set[ExitCode] = field(default_factory=set)
+
+    @property
+    def failed(self) -> int:
+        """Rows that ended in error."""
+        return sum(self.errors.values())
+
+    @property
+    def left_due(self) -> int:
+        """Rows that are due again, whatever kept them back."""
+        return max(0, self.due - self.sent - self.deleted - self.simulated - self.failed)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The code that takes precedence (interface, "Exit codes")."""
+        codes = set(self.codes)
+        if self.errors or self.deletions_held_back:
+            codes.add(ExitCode.FAILED)
+        return worst(*codes)
+
+    @property
+    def rate(self) -> float:
+        """Acknowledged or simulated records per second."""
+        done = self.sent + self.deleted + self.simulated
+        return done / self.seconds if self.seconds > 0 else 0.0
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return the machine-readable result of ``run --json``."""
+        return {
+            "command": "run",
+            "run_id": self.run_id,
+            "mode": self.mode,
+            "exit_code": int(self.exit_code),
+            "due": self.due,
+            "sent": self.sent,
+            "deleted": self.deleted,
+            "simulated": self.simulated,
+            "errors": self.failed,
+            "errors_by_kind": dict(sorted(self.errors.items())),
+            "warnings_by_rule": dict(sorted(self.warnings.items())),
+            "left_due": self.left_due,
+            "changed_meanwhile": self.changed_meanwhile,
+            "unsure": self.unsure,
+            "unrecorded": self.unrecorded,
+            "deletions_held_back": self.deletions_held_back,
+            "held_by_status": dict(sorted(self.held.items())),
+            "hashes_filled": self.hashes_filled,
+            "requests": self.requests,
+            "bytes_sent": self.bytes_sent,
+            "payload_bytes": self.payload_bytes,
+            "seconds": round(self.seconds, 3),
+            "records_per_second": round(self.rate, 1),
+            "stopped_because": self.stopped_because,
+        }
+
+    def as_table(self) -> str:
+        """Return the summary for people; lines that would only say 0 are left out where nobody looks for them."""
+        verb = {"dry-run": "would be sent", "testing": "simulated"}.get(self.mode, "")
+        rows: list[tuple[str, Any]] = [("due", self.due)]
+        if self.mode == "live":
+            rows += [("sent", self.sent), ("deletions sent", self.deleted)]
+        else:
+            rows.append((verb, self.simulated))
+        rows.append(("errors", self.failed))
+        rows += [(f"  {kind}", count) for kind, count in sorted(self.errors.items())]
+        optional = [
+            ("still due", self.left_due),
+            ("  changed meanwhile", self.changed_meanwhile),
+            ("  deletions held back", self.deletions_held_back),
+            ("  fate not known", self.unsure),
+            ("  accepted but not recorded", self.unrecorded),
+            ("hashes filled in", self.hashes_filled),
+        ]
+        rows += [(name, count) for name, count in optional if count]
+        rows += [(f"not sent: status '{status}'", count) for status, count in sorted(self.held.items())]
+        rows += [(f"warning: {rule}", count) for rule, count in sorted(self.warnings.items())]
+        size = self.bytes_sent if self.mode == "live" else self.payload_bytes
+        rows += [
+            ("requests", self.requests),
+            ("bytes", f"{size:,}"),
+            ("seconds", f"{self.seconds:.1f}"),
+            ("records per second", f"{self.rate:,.0f}"),
+        ]
+        table = tabulate.tabulate(rows, tablefmt="simple", colalign=("left", "right"), disable_numparse=True)
+        return f"run {self.run_id} ({self.mode})\n{table}"
