@@ -124,7 +124,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if f"{kind}_database" in getattr(item, "fixturenames", ()):
                 item.add_marker(kind)
             # Skipped here rather than in the fixture only because pytest then says so once for each file.
-            if reason and item.get_closest_marker(kind) and not databases.servers_are_required():
+            if reason and item.get_closest_marker(kind) and not databases.is_required(kind):
                 item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("sqlserver"):
             item.add_marker(pytest.mark.xdist_group("sqlserver"))

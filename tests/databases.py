@@ -8,7 +8,7 @@ Environment:
     TEST_POSTGRESQL_CONNECTION_STRING: ODBC; the account must be allowed to create databases.
     TEST_SQLSERVER_CONNECTION_STRING: ODBC; the account must be allowed to create schemas and tables.
     TEST_SQLSERVER_LOG, TEST_SQLSERVER_FAULTS: files of the SQL Server test double, where that is the server.
-    CSC_REQUIRE_SERVERS: 1 makes a missing server a failure instead of a skip.
+    CSC_REQUIRE_SERVERS: kinds of server, "postgresql,sqlserver", whose absence is a failure and not a skip.
 """
 
 from __future__ import annotations
@@ -146,19 +146,19 @@ def why_missing(kind: ServerKind) -> str:
     return ""
 
 
-def servers_are_required() -> bool:
+def is_required(kind: ServerKind) -> bool:
     """Return whether a missing server is a failure and not a reason to skip."""
-    return os.environ.get("CSC_REQUIRE_SERVERS") == "1"
+    return kind in os.environ.get("CSC_REQUIRE_SERVERS", "").split(",")
 
 
 def server_of(kind: ServerKind) -> str:
     """Return the connection string of the server that the environment names.
 
-    Skips the test where there is none, or fails it where servers are required.
+    Skips the test where there is none, or fails it where it is required.
     """
     reason = why_missing(kind)
-    if reason and servers_are_required():
-        pytest.fail(f"{reason}, and CSC_REQUIRE_SERVERS=1", pytrace=False)
+    if reason and is_required(kind):
+        pytest.fail(f"{reason}, and CSC_REQUIRE_SERVERS asks for it", pytrace=False)
     if reason:
         pytest.skip(reason)
     return os.environ[_key(kind)]

@@ -60,7 +60,7 @@ def test_double_does_as_it_is_told_and_says_what_it_was_asked(sqlserver_database
 def test_server_missing_where_it_is_required_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that must reach the servers cannot pass by skipping their tests."""
     monkeypatch.delenv("TEST_POSTGRESQL_CONNECTION_STRING", raising=False)
-    monkeypatch.setenv("CSC_REQUIRE_SERVERS", "1")
+    monkeypatch.setenv("CSC_REQUIRE_SERVERS", "postgresql,sqlserver")
     with pytest.raises(pytest.fail.Exception, match="TEST_POSTGRESQL_CONNECTION_STRING is not set"):
         databases.server_of("postgresql")
     monkeypatch.delenv("CSC_REQUIRE_SERVERS")
