@@ -138,11 +138,15 @@ def describe(db: Database, name: TableName) -> TableInfo | None:
 def _locate(db: Database, name: TableName) -> tuple[str, str] | None:
     quoted = db.dialect.table(name)
     if db.dialect is SQL_SERVER:
+        # As the server resolves a name: the login's own schema first, then dbo.
+        schema = "t.TABLE_SCHEMA IN (SCHEMA_NAME(), N'dbo')" if name.schema is None else "t.TABLE_SCHEMA = ?"
         sql = (
-            "SELECT s.name, o.name FROM sys.objects AS o INNER JOIN sys.schemas AS s ON s.schema_id = o.schema_id "
-            "WHERE o.object_id = OBJECT_ID(?) AND o.type IN ('U', 'V')"
+            "SELECT TOP (1) t.TABLE_SCHEMA, t.TABLE_NAME FROM INFORMATION_SCHEMA.TABLES AS t "
+            f"WHERE t.TABLE_NAME = ? AND {schema} "
+            "ORDER BY CASE WHEN t.TABLE_SCHEMA = SCHEMA_NAME() THEN 0 ELSE 1 END"
         )
-        rows = db.query(sql, [quoted])
+        parts = [name.table.text] if name.schema is None else [name.table.text, name.schema.text]
+        rows = db.query(sql, parts)
     elif db.dialect is POSTGRESQL:
         sql = (
             "SELECT n.nspname, c.relname FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace "
