@@ -20,29 +20,33 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module may import from its own layer and from those above it in this table, never from one below.
 LAYERS = (
     # Pure: values in, values out.
-    "errors names payload validation replies faults",
+    "errors names payload validation replies outcomes faults fake",
     # What a run is told, and where it writes what it did.
     "setting_values setting_table setting_loader envfile config logs",
     # One border each: the API's side and the databases' side; then the stand-in for the API.
-    "transport auth dialects odbc schema db staging fake",
+    "transport auth dialects odbc schema db locking staging",
     "receiver_checks receiver_http receiver_replies receiver",
     "api",
-    "delivery summary pipeline",
-    "checks demo",
+    # One run.
+    "delivery planning summary pipeline progress",
+    # What else there is to do, each a command of its own.
+    "checks inspection provision demo",
+    # The command line.
+    "commands",
     "entry_point",
     "__main__",
 )
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer.split()}
 
 API_SIDE = {"transport", "auth", "api"}
-DATABASE_SIDE = {"dialects", "odbc", "schema", "db", "staging"}
+DATABASE_SIDE = {"dialects", "odbc", "schema", "db", "locking", "staging"}
 
 # Libraries that open connections are loaded in one place each.
 ONLY_IN = {
     "pyodbc": {"db"},
     "sqlite3": {"db"},
     "requests": {"transport", "auth", "api"},
-    "argparse": {"entry_point"},
+    "argparse": {"entry_point", "commands"},
 }
 
 MOST_LINES = 500
