@@ -213,8 +213,6 @@ class _FileHandler(_QuietErrors, RotatingFileHandler):
         except OSError:
             # Not at the next line again: each attempt moves the older files on by one.
             self.maxBytes += MAX_BYTES
-            if self.stream is None:
-                self.stream = self._open()
         else:
             self.maxBytes = MAX_BYTES
 
