@@ -336,7 +336,7 @@ class _OdbcDriver:
             raise DatabaseError(
                 "pyodbc cannot be loaded, which every database but SQLite needs.",
                 hop="driver",
-                remedy="On Linux install the package unixodbc; on Windows use the executable, or pip install pyodbc.",
+                remedy="On Linux install the package unixodbc; on Windows use the executable.",
             ) from error
         # Pooled connections stay logged in after close(), and with them the lock of the run.
         pyodbc.pooling = False
@@ -407,7 +407,7 @@ def _network_fault(where: ConnectionString) -> DatabaseError | None:
             return ConnectionLostError(
                 f"The instance '{where.get('server')}' did not answer.",
                 hop="host",
-                remedy="Check the instance name and that the SQL Server Browser service (UDP 1434) is reachable, "
+                remedy="Check the instance name, that the SQL Server Browser (UDP 1434) is reachable, "
                 "or write Server=host,port.",
             )
         return None
@@ -434,7 +434,7 @@ def _network_fault(where: ConnectionString) -> DatabaseError | None:
     return ConnectionLostError(
         f"The database host '{host}' {reason} on port {port}.",
         hop="port",
-        remedy="Check the port, that the database service is running and allows TCP/IP, and the firewall between.",
+        remedy="Check the port, that the database service runs and allows TCP/IP, and the firewall.",
     )
 
 

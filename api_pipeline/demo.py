@@ -117,7 +117,8 @@ def _refresh(settings: Settings) -> None:
 
 def _update(database: db.Database, table: str, person_id: str, text: str) -> None:
     database.execute(
-        f"UPDATE {table} SET previous_json_payload = json_payload, previous_hash = current_hash, json_payload = ?, "
-        "current_hash = ?, row_state = 'Updated', submission_status = 'Pending' WHERE person_id = ?",
+        f"UPDATE {table} SET previous_json_payload = json_payload, previous_hash = current_hash, "
+        "json_payload = ?, current_hash = ?, row_state = 'Updated', submission_status = 'Pending' "
+        "WHERE person_id = ?",
         [text, payload.content_hash(text), person_id],
     )

@@ -76,7 +76,7 @@ class Dialect(ABC):
         limit: int,
         lock: bool = False,
     ) -> str:
-        """Return a SELECT of at most ``limit`` rows; ``lock`` keeps others from changing them until commit."""
+        """Return a SELECT of at most ``limit`` rows; ``lock`` keeps them as they are until commit."""
 
     @abstractmethod
     def update_listed(
@@ -150,7 +150,8 @@ class SqlServer(Dialect):
         lock: bool = False,
     ) -> str:
         hint = " WITH (UPDLOCK)" if lock else ""
-        return f"SELECT TOP ({limit}) {', '.join(columns)} FROM {table} AS t{hint} WHERE {where} ORDER BY {order_by}"
+        top = f"SELECT TOP ({limit}) {', '.join(columns)}"
+        return f"{top} FROM {table} AS t{hint} WHERE {where} ORDER BY {order_by}"
 
     def update_listed(
         self,
@@ -229,7 +230,8 @@ class PostgreSql(Dialect):
         lock: bool = False,
     ) -> str:
         tail = " FOR UPDATE" if lock else ""
-        return f"SELECT {', '.join(columns)} FROM {table} AS t WHERE {where} ORDER BY {order_by} LIMIT {limit}{tail}"
+        select = f"SELECT {', '.join(columns)} FROM {table} AS t WHERE {where}"
+        return f"{select} ORDER BY {order_by} LIMIT {limit}{tail}"
 
     def update_listed(
         self,

@@ -272,7 +272,8 @@ def _add_tools(subparsers: Any) -> None:
         "receiver",
         commands.receiver,
         "stand in for the API on this machine, to try run by hand",
-        "  d2i-csc-api receiver --port 8080\n  d2i-csc-api receiver --fault 503:2 --fault 429:1:retry-after=2\n",
+        "  d2i-csc-api receiver --port 8080\n"
+        "  d2i-csc-api receiver --fault 503:2 --fault 429:1:retry-after=2\n",
     )
     receiver.add_argument("--port", type=int, default=0, metavar="N", help="default: any free port")
     receiver.add_argument(

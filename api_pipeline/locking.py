@@ -79,8 +79,8 @@ class RunLock:
             return self._try_file()
         if self._db.dialect is SQL_SERVER:
             sql = (
-                "SET NOCOUNT ON; DECLARE @r INT; EXEC @r = sp_getapplock @Resource = ?, @LockMode = N'Exclusive', "
-                "@LockOwner = N'Session', @LockTimeout = 0; SELECT @r;"
+                "SET NOCOUNT ON; DECLARE @r INT; EXEC @r = sp_getapplock @Resource = ?, "
+                "@LockMode = N'Exclusive', @LockOwner = N'Session', @LockTimeout = 0; SELECT @r;"
             )
             return int(self._db.query(sql, [self._resource])[0][0]) >= 0
         rows = self._db.query(

@@ -139,7 +139,7 @@ def _require_installed(driver: str, installed: Sequence[str]) -> None:
         raise DatabaseError(
             f"The ODBC driver '{driver}' is not installed on this machine.",
             hop="driver",
-            remedy=f"Install it, or name one of these as Driver= in DB_CONNECTION_STRING: {_listed(installed)}.",
+            remedy=f"Install it, or name one of these as Driver=: {_listed(installed)}.",
         )
 
 
@@ -258,7 +258,7 @@ def connection_error(error: BaseException, where: ConnectionString) -> DatabaseE
     )
 
 
-def _certificate(fault: OdbcFault, where: ConnectionString) -> DatabaseError | None:
+def _certificate(fault: OdbcFault, _where: ConnectionString) -> DatabaseError | None:
     lower = fault.text.casefold()
     if "certificate" in lower or "self-signed" in lower or "self signed" in lower:
         return DatabaseError(
@@ -271,7 +271,7 @@ def _certificate(fault: OdbcFault, where: ConnectionString) -> DatabaseError | N
         return DatabaseError(
             f"The driver and the database server could not agree on encryption ({fault.code}).",
             hop="certificate",
-            remedy="Update the server to TLS 1.2, or set Encrypt=no in DB_CONNECTION_STRING on a trusted network.",
+            remedy="Update the server to TLS 1.2; on a trusted network Encrypt=no is a way out.",
         )
     return None
 
@@ -287,8 +287,8 @@ def _login(fault: OdbcFault, where: ConnectionString) -> DatabaseError | None:
     return DatabaseError(
         f"The database server refused the login{user} ({fault.code}).",
         hop="login",
-        remedy="Check UID and PWD in DB_CONNECTION_STRING; with Trusted_Connection=yes it is the account that "
-        "runs the task that needs a login.",
+        remedy="Check UID and PWD in DB_CONNECTION_STRING; with Trusted_Connection=yes it is the account "
+        "that runs the task that needs a login.",
     )
 
 

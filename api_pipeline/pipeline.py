@@ -1,8 +1,8 @@
 """One run: from the due rows of the staging table to the API and back.
 
 The way of a row: :func:`planning.survey` sees that it is due; a page brings its payload; validation lets it
-pass; :class:`delivery.Dispatcher` sends it in a batch; the reply decides its fate; the staging table takes the
-outcome if the row still is what was read. At no point is a transaction open while a request is under way.
+pass; :class:`delivery.Dispatcher` sends it in a batch; the reply decides its fate; the staging table takes
+the outcome if the row still is what was read. No transaction is open while a request is under way.
 
 Deletions of earlier ids go first, then deletions, then payloads: an id that changed must be purged, and that
 acknowledged, before anything is sent under the new one (domain, "Deletions").
@@ -204,8 +204,9 @@ class _Job:
         if self.plan.brake_holds(self.settings.max_deletions_percent) and not self.options.allow_deletions:
             self.summary.deletions_held_back = self.plan.deletions
             log.error(
-                "%d of %d people would be deleted, more than MAX_DELETIONS_PERCENT=%g allows: no deletion is sent. "
-                "Check the source of the staging table; if they really left, run once with --allow-deletions.",
+                "%d of %d people would be deleted, more than MAX_DELETIONS_PERCENT=%g allows: "
+                "no deletion is sent. Check the source of the staging table; if they really left, "
+                "run once with --allow-deletions.",
                 self.plan.deletions,
                 self.plan.people,
                 self.settings.max_deletions_percent,

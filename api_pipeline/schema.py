@@ -54,7 +54,9 @@ STAGING_COLUMNS: tuple[ColumnSpec, ...] = (
     ColumnSpec("person_id", "NVARCHAR(48) NULL", "VARCHAR(48)", "TEXT", _TEXT | _INTEGER, min_length=20),
     ColumnSpec("legacy_id", "NVARCHAR(36) NULL", "VARCHAR(36)", "TEXT", _TEXT | _INTEGER, required=False),
     ColumnSpec("previous_json_payload", "NVARCHAR(MAX) NULL", "TEXT", "TEXT", _JSON, min_length=60_000),
-    ColumnSpec("json_payload", "NVARCHAR(MAX) NOT NULL", "TEXT NOT NULL", "TEXT NOT NULL", _JSON, min_length=60_000),
+    ColumnSpec(
+        "json_payload", "NVARCHAR(MAX) NOT NULL", "TEXT NOT NULL", "TEXT NOT NULL", _JSON, min_length=60_000
+    ),
     ColumnSpec("partial_json_payload", "NVARCHAR(MAX) NULL", "TEXT", "TEXT", _JSON, min_length=60_000),
     ColumnSpec("current_hash", "BINARY(32) NULL", "BYTEA", "BLOB", _BINARY, min_length=32),
     ColumnSpec("previous_hash", "BINARY(32) NULL", "BYTEA", "BLOB", _BINARY, min_length=32),
@@ -69,7 +71,11 @@ STAGING_COLUMNS: tuple[ColumnSpec, ...] = (
     ColumnSpec("submission_timestamp", "DATETIME NULL", "TIMESTAMP", "TEXT", _MOMENT),
     ColumnSpec("api_response", "NVARCHAR(MAX) NULL", "TEXT", "TEXT", _TEXT, min_length=36),
     ColumnSpec(
-        "row_state", "NVARCHAR(10) NULL DEFAULT 'New'", "VARCHAR(10) DEFAULT 'New'", "TEXT DEFAULT 'New'", _TEXT,
+        "row_state",
+        "NVARCHAR(10) NULL DEFAULT 'New'",
+        "VARCHAR(10) DEFAULT 'New'",
+        "TEXT DEFAULT 'New'",
+        _TEXT,
         min_length=9,
     ),
     ColumnSpec(
@@ -79,7 +85,7 @@ STAGING_COLUMNS: tuple[ColumnSpec, ...] = (
         "TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')",
         _MOMENT,
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ def describe(db: Database, name: TableName) -> TableInfo | None:
         rows = db.query(
             "SELECT COLUMN_NAME, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH, "
             "CASE WHEN IS_NULLABLE = 'YES' THEN 1 ELSE 0 END "
-            "FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
+            "FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? "
+            "ORDER BY ORDINAL_POSITION",
             [schema, table],
         )
     columns = [
@@ -149,12 +156,16 @@ def _locate(db: Database, name: TableName) -> tuple[str, str] | None:
         rows = db.query(sql, parts)
     elif db.dialect is POSTGRESQL:
         sql = (
-            "SELECT n.nspname, c.relname FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "SELECT n.nspname, c.relname FROM pg_class AS c "
+            "INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace "
             "WHERE c.oid = to_regclass(CAST(? AS TEXT))"
         )
         rows = db.query(sql, [quoted])
     else:
-        sql = "SELECT 'main', name FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
+        sql = (
+            "SELECT 'main', name FROM sqlite_master "
+            "WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
+        )
         rows = db.query(sql, [name.table.text])
     return (str(rows[0][0]), str(rows[0][1])) if rows else None
 
@@ -206,8 +217,10 @@ def create_statements(dialect: Dialect, name: TableName) -> list[str]:
         # The literals hold names that were validated: letters, digits and a few signs, never a quote.
         return [
             f"IF OBJECT_ID(N'{table}') IS NULL\n{create};",
-            f"IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'{table}') "
-            f"AND name = N'{_index_name(name)}')\nCREATE INDEX {index} ON {table} (person_id);",
+            (
+                f"IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'{table}') "
+                f"AND name = N'{_index_name(name)}')\nCREATE INDEX {index} ON {table} (person_id);"
+            ),
         ]
     return [
         create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1) + ";",

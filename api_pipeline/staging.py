@@ -125,11 +125,13 @@ class StagingTable:
         self.sql_name = dialect.table(name)
         self._status = dialect.normalised("t.submission_status")
         self._deleted = f"CASE WHEN {dialect.normalised('t.row_state')} = 'deleted' THEN 1 ELSE 0 END"
-        self._purged = f"({self._deleted} = 1 AND t.current_hash IS NOT NULL AND t.current_hash = {dialect.purge_marker})"
+        marked = f"t.current_hash IS NOT NULL AND t.current_hash = {dialect.purge_marker}"
+        self._purged = f"({self._deleted} = 1 AND {marked})"
         self._due = (
             f"(({self._status} IN {_PENDING} OR ({self._status} = 'sent' AND ({self._deleted} = 1 "
-            "OR (t.current_hash IS NOT NULL AND t.previous_hash IS NOT NULL AND t.current_hash <> t.previous_hash "
-            f"AND t.current_hash <> {dialect.purge_marker})))) AND NOT {self._purged})"
+            "OR (t.current_hash IS NOT NULL AND t.previous_hash IS NOT NULL "
+            f"AND t.current_hash <> t.previous_hash AND t.current_hash <> {dialect.purge_marker})))) "
+            f"AND NOT {self._purged})"
         )
         self.key_column = self._choose_key()
         self._key_kind = Kind.INTEGER if self.key_column == "id" else Kind.TEXT
@@ -344,7 +346,8 @@ class StagingTable:
         for start in range(0, len(keys), PAGE_ROWS):
             part = keys[start : start + PAGE_ROWS]
             among = f"t.{self.key_column} IN (" + ", ".join(["?"] * len(part)) + ")"
-            sql = f"SELECT {', '.join(columns)} FROM {self.sql_name} AS t WHERE {among} ORDER BY t.{self.key_column}"
+            select = f"SELECT {', '.join(columns)} FROM {self.sql_name} AS t"
+            sql = f"{select} WHERE {among} ORDER BY t.{self.key_column}"
             yield [_staged(row) for row in self._read(sql, part)]
 
     # -- writing ---------------------------------------------------------------------------------------
@@ -422,7 +425,8 @@ class StagingTable:
         if hashless:
             columns["payload"] = Kind.TEXT
             guards.append(
-                f"t.current_hash IS NULL AND {dialect.same_bytes(dialect.as_text('t.json_payload'), 'v.payload')}"
+                "t.current_hash IS NULL AND "
+                + dialect.same_bytes(dialect.as_text("t.json_payload"), "v.payload")
             )
         else:
             columns["h"] = Kind.HASH

@@ -91,7 +91,7 @@ class RunSummary:
         }
 
     def as_table(self) -> str:
-        """Return the summary for people; lines that would only say 0 are left out where nobody looks for them."""
+        """Return the summary for people; counts of rare things are shown where there are any."""
         verb = {"dry-run": "would be sent", "testing": "simulated"}.get(self.mode, "")
         rows: list[tuple[str, Any]] = [("due", self.due)]
         if self.mode == "live":
