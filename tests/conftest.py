@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
@@ -19,6 +20,8 @@ from tests import databases
 from tests.databases import Database
 
 ROOT = Path(__file__).resolve().parent.parent
+
+_LOCK_SECONDS = 300  # far longer than all SQL Server tests together
 
 # No deadline: with two workers on two cores a single slow example says nothing.
 settings.register_profile(
@@ -70,9 +73,13 @@ def postgresql_database(_postgresql_worker: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def sqlserver_database() -> Iterator[Database]:
-    """An empty SQL Server schema, through ODBC."""
-    with databases.empty_sqlserver() as database:
+def sqlserver_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """An empty SQL Server schema, through ODBC; one test at a time, whatever the number of workers.
+
+    The tests share one database there, and a fault asked of the test double strikes whoever comes next.
+    """
+    lock = tmp_path_factory.getbasetemp().parent / "sqlserver.lock"
+    with FileLock(lock, timeout=_LOCK_SECONDS), databases.empty_sqlserver() as database:
         yield database
 
 
@@ -114,10 +121,7 @@ def sqlserver_dsn(sqlserver_database: Database) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, and keep all SQL Server tests on one worker.
-
-    They share one database there, and a fault asked of the test double strikes whoever comes next.
-    """
+    """Mark what needs a server, and skip it where there is none."""
     reasons = {kind: databases.why_missing(kind) for kind in databases.SERVER_KINDS}
     for item in items:
         for kind, reason in reasons.items():
@@ -126,8 +130,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # Skipped here rather than in the fixture only because pytest then says so once for each file.
             if reason and item.get_closest_marker(kind) and not databases.is_required(kind):
                 item.add_marker(pytest.mark.skip(reason=reason))
-        if item.get_closest_marker("sqlserver"):
-            item.add_marker(pytest.mark.xdist_group("sqlserver"))
 
 
 _BUGS = pytest.StashKey[list[dict[str, Any]]]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from api_pipeline.names import TableName
 from tests import databases
@@ -55,6 +56,14 @@ def test_double_does_as_it_is_told_and_says_what_it_was_asked(sqlserver_database
     assert sqlserver_database.query("SELECT 4711") == [(4711,)]
     asked = [record.get("sql") or "" for record in sqlserver_database.log_records()]
     assert sum("SELECT 4711" in sql for sql in asked) == 2
+
+
+@pytest.mark.usefixtures("sqlserver_database")
+def test_sql_server_tests_take_turns(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """While one test has the server no other worker's does: a fault strikes the test that asked for it."""
+    other_worker = FileLock(tmp_path_factory.getbasetemp().parent / "sqlserver.lock", is_singleton=False)
+    with pytest.raises(Timeout):
+        other_worker.acquire(timeout=0)
 
 
 def test_server_missing_where_it_is_required_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
