@@ -1,8 +1,10 @@
 """Turning records into requests: one refused record never takes the others down with it.
 
-:class:`Dispatcher` sends a batch, and where it is refused, sends what is left of it: without the records that
-the reply names, or in halves where it names none (domain, section 2). It also knows when to stop: a reply
-that ends the run, three batches in a row given up, the deadline, or a request to stop. It knows no database.
+:class:`Dispatcher` keeps up to ``workers`` submissions under way. Where a batch is refused it sends what is
+left of it: without the records that the reply names, or in halves where it names none (domain, section 2). It
+knows when to stop: a reply that ends the run, three batches in a row given up, the deadline, or a request to
+stop. Only the submissions themselves run in other threads; everything else, the callbacks that write to the
+database included, runs in the caller's.
 """
 
 from __future__ import annotations
@@ -11,23 +13,27 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
 
 from api_pipeline.api import ApiClient, Outcome, Verdict
-from api_pipeline.errors import ExitCode
+from api_pipeline.errors import ExitCode, PipelineError
+from api_pipeline.ledger import Attempt
 from api_pipeline.replies import Receipt
 from api_pipeline.staging import StagedRow
 
 log = logging.getLogger(__name__)
 
 GIVE_UPS_IN_A_ROW = 3
+_POLL = 0.2  # seconds; on Windows a wait without an end does not notice Ctrl+C
 
 
 class RecordKind(Enum):
     """What a record tells DfE."""
 
     FULL = "full"
+    PARTIAL = "partial"
     DELETION = "deletion"
     RETIRED_ID = "retired id"  # the purge of an id that the same person no longer has
 
@@ -37,28 +43,39 @@ class Fate(Enum):
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    AGAIN = "again"  # its batch was refused because of others; it is sent again at once
     LEFT = "left"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One child object on its way: the row that it came from and its JSON text."""
+    """One child object on its way: the row that it came from and its JSON text.
+
+    ``attempt`` is what the log is told of it, None where there is no log.
+    """
 
     row: StagedRow
     kind: RecordKind
     text: bytes
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One record's fate; ``reason`` goes to ``api_response`` only, since it may quote the reply."""
+    """One record's fate.
+
+    ``reason`` goes to ``api_response`` only, since it may quote the reply; ``note`` is safe everywhere.
+    """
 
     record: Record
     fate: Fate
     receipt: Receipt | None = None
     reason: str = ""
     error_kind: str = ""
+    note: str = ""
     unsure: bool = False
+    posts: int = 0
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,54 +87,120 @@ class Halt:
 
 
 class Dispatcher:
-    """Sends batches one after another and remembers whether to go on.
+    """Sends batches and remembers whether to go on.
 
-    ``deadline`` is a moment of ``clock`` (monotonic seconds) after which no new batch is begun.
+    Args:
+        before: called with the records of a request before it is made; returns those to send, as they are to
+            be sent. What it raises ends the sending.
+        after: called with the fates that a reply decided.
+        deadline: a moment of ``clock`` (monotonic seconds) after which no new batch is begun.
     """
 
     def __init__(
         self,
         client: ApiClient,
         *,
+        before: Callable[[Sequence[Record]], Sequence[Record]],
+        after: Callable[[Sequence[Result]], None],
         stop: threading.Event,
         deadline: float,
+        workers: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._before = before
+        self._after = after
         self._stop = stop
         self._deadline = deadline
+        self._workers = workers
         self._clock = clock
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="submit")
+        self._under_way: dict[Future[Outcome], Sequence[Record]] = {}
         self._given_up_in_a_row = 0
         self.halt: Halt | None = None
         self.gave_up = False
         self.requests = 0
         self.bytes_sent = 0
 
-    def send(self, batch: Sequence[Record]) -> Iterator[list[Result]]:
-        """Send a batch and yield the fates of its records, after each reply, so that they can be written."""
-        waiting = [list(batch)]
-        while waiting:
-            part = waiting.pop()
-            if not self._may_send():
-                yield [Result(record, Fate.LEFT) for record in part]
-                continue
-            body = b"[" + b",".join(record.text for record in part) + b"]"
-            outcome = self._client.submit(body, len(part))
-            self.requests += outcome.attempts
-            self.bytes_sent += len(body) * outcome.attempts
-            self._note(outcome, len(part))
-            results, again = _settle(part, outcome)
-            # The last one in is sent next: what a refusal left over goes again at once.
-            waiting.extend(reversed(again))
-            if results:
-                yield results
+    def close(self) -> None:
+        """End the threads; nothing is under way any more when this is called."""
+        self._pool.shutdown()
+
+    def send(self, batches: Iterator[Sequence[Record]]) -> None:
+        """Send all batches and wait for the last reply.
+
+        The next batch is prepared while requests are under way. What is left of a refused batch goes before
+        any new one.
+        """
+        left_over: list[Sequence[Record]] = []
+        ready: list[Sequence[Record]] = []
+        try:
+            while True:
+                while len(self._under_way) < self._workers:
+                    waiting = left_over or ready
+                    if not waiting and not self._may_send():
+                        break
+                    batch = waiting.pop() if waiting else next(batches, None)
+                    if batch is None:
+                        break
+                    self._begin(batch)
+                if not self._under_way:
+                    return
+                if not ready and self.halt is None and (batch := next(batches, None)) is not None:
+                    ready.append(batch)
+                left_over += self._collect()
+        except PipelineError:
+            self._finish()
+            raise
+
+    def _begin(self, batch: Sequence[Record]) -> None:
+        """Start a request, unless nothing more is to be sent."""
+        if not self._may_send():
+            self._after([Result(record, Fate.LEFT) for record in batch])
+            return
+        records = self._before(batch)
+        if records:
+            body = b"[" + b",".join(record.text for record in records) + b"]"
+            self._under_way[self._pool.submit(self._client.submit, body, len(records))] = records
+
+    def _collect(self) -> list[Sequence[Record]]:
+        """Wait for replies, settle them, and return what has to be sent again."""
+        done: set[Future[Outcome]] = set()
+        while not done:
+            done, _ = wait(self._under_way, timeout=_POLL, return_when=FIRST_COMPLETED)
+        again: list[Sequence[Record]] = []
+        for future in done:
+            again += self._settle(future)
+        return again
+
+    def _settle(self, future: Future[Outcome]) -> list[Sequence[Record]]:
+        records = self._under_way.pop(future)
+        outcome = future.result()
+        self.requests += outcome.attempts
+        self.bytes_sent += outcome.attempts * (sum(len(record.text) + 1 for record in records) + 1)
+        self._note(outcome, len(records))
+        results, again = _fates(records, outcome)
+        self._after(results)
+        # The last of them is sent first, so the order of the batch is kept.
+        return list(reversed(again))
+
+    def _finish(self) -> None:
+        """The database failed: still wait for what is under way, so that no receipt is lost."""
+        while self._under_way:
+            try:
+                self._collect()
+            except PipelineError as error:
+                log.debug("a further batch could not be written either: %s", error.message)
 
     def _may_send(self) -> bool:
         if self.halt is None and self._stop.is_set():
             self.halt = Halt("The run was asked to stop.", ExitCode.INTERRUPTED)
         if self.halt is None and self._clock() >= self._deadline:
-            self.halt = Halt("The deadline of the run (RUN_DEADLINE_MINUTES) is reached.", ExitCode.FAILED)
+            self._reach_deadline()
         return self.halt is None
+
+    def _reach_deadline(self) -> None:
+        self.halt = Halt("The deadline of the run (RUN_DEADLINE_MINUTES) is reached.", ExitCode.FAILED)
 
     def _note(self, outcome: Outcome, count: int) -> None:
         """Keep the circuit breaker up to date and the reasons in the log."""
@@ -126,7 +209,9 @@ class Dispatcher:
         if outcome.verdict is Verdict.RUN_ENDED:
             self.halt = Halt(f"{outcome.reason} {outcome.remedy}".strip(), ExitCode.API)
         elif outcome.verdict is Verdict.INTERRUPTED:
-            self.halt = Halt("The run was asked to stop.", ExitCode.INTERRUPTED)
+            self.halt = self.halt or Halt("The run was asked to stop.", ExitCode.INTERRUPTED)
+        elif outcome.verdict is Verdict.GIVEN_UP and outcome.attempts == 0 and outcome.hop == "deadline":
+            self._reach_deadline()  # it was never begun, so nothing was given up
         elif outcome.verdict is Verdict.GIVEN_UP:
             self.gave_up = True
             self._given_up_in_a_row += 1
@@ -141,31 +226,38 @@ class Dispatcher:
             log.warning("a batch of %d was refused with HTTP %s", count, outcome.status)
 
 
-def _settle(part: list[Record], outcome: Outcome) -> tuple[list[Result], list[list[Record]]]:
-    """Return the fates that this reply decides, and the batches to send because of it."""
+def _fates(
+    records: Sequence[Record], outcome: Outcome
+) -> tuple[list[Result], list[Sequence[Record]]]:
+    """Return what this reply says of each record, and the batches to send because of it."""
+
+    def result(record: Record, fate: Fate, **more: object) -> Result:
+        return Result(record, fate, unsure=outcome.unsure, posts=outcome.attempts, status=outcome.status, **more)  # type: ignore[arg-type]
+
+    def refused(record: Record, reason: str) -> Result:
+        kind = {Verdict.EMPTY: "no content", Verdict.TOO_LARGE: "too large"}
+        return result(
+            record,
+            Fate.REFUSED,
+            reason=f"HTTP {outcome.status}: {reason}".strip(),
+            error_kind=kind.get(outcome.verdict, "refused by the API"),
+        )
+
     if outcome.verdict is Verdict.ACCEPTED:
-        pairs = zip(part, outcome.receipts, strict=True)
-        return [Result(record, Fate.ACCEPTED, receipt) for record, receipt in pairs], []
+        pairs = zip(records, outcome.receipts, strict=True)
+        return [Result(r, Fate.ACCEPTED, receipt, posts=outcome.attempts, status=200) for r, receipt in pairs], []
     if outcome.verdict is Verdict.REFUSED and outcome.refusals:
-        named = [_refused(part[index], outcome, reason) for index, reason in sorted(outcome.refusals.items())]
-        others = [record for index, record in enumerate(part) if index not in outcome.refusals]
-        return named, [others] if others else []
+        named = [refused(records[index], reason) for index, reason in sorted(outcome.refusals.items())]
+        others = [record for index, record in enumerate(records) if index not in outcome.refusals]
+        resent = [result(record, Fate.AGAIN, note="refused for other records of its batch") for record in others]
+        return named + resent, [others] if others else []
     if outcome.verdict in (Verdict.REFUSED, Verdict.TOO_LARGE):
-        if len(part) == 1:
-            return [_refused(part[0], outcome, outcome.reply_text)], []
-        middle = (len(part) + 1) // 2
-        return [], [part[:middle], part[middle:]]
+        if len(records) == 1:
+            return [refused(records[0], outcome.reply_text)], []
+        middle = (len(records) + 1) // 2
+        note = "its batch was refused as a whole and halved"
+        halves = [records[:middle], records[middle:]]
+        return [result(record, Fate.AGAIN, note=note) for record in records], halves
     if outcome.verdict is Verdict.EMPTY:
-        return [
-            _refused(record, outcome, "the API answered that there was no content") for record in part
-        ], []
-    left = [Result(record, Fate.LEFT, reason=outcome.reason, unsure=outcome.unsure) for record in part]
-    return left, []
-
-
-def _refused(record: Record, outcome: Outcome, reason: str) -> Result:
-    kind = {Verdict.EMPTY: "no content", Verdict.TOO_LARGE: "too large"}.get(
-        outcome.verdict, "refused by the API"
-    )
-    text = f"HTTP {outcome.status}: {reason}".strip()
-    return Result(record, Fate.REFUSED, reason=text, error_kind=kind, unsure=outcome.unsure)
+        return [refused(record, "the API answered that there was no content") for record in records], []
+    return [result(record, Fate.LEFT, note=outcome.reason) for record in records], []

@@ -94,6 +94,23 @@ class Dialect(ABC):
         ``v`` has the named ``columns``, the first of them the key; ``t`` is the table.
         """
 
+    @abstractmethod
+    def insert_listed(
+        self,
+        table: str,
+        *,
+        target: Sequence[str],
+        expressions: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        source: str,
+        key_column: str,
+    ) -> str:
+        """Return one INSERT from ``rows`` listed rows ``v`` that reports the keys that it made.
+
+        ``source`` is what follows ``v`` in the FROM clause: joins and a WHERE.
+        """
+
     def bind(self, kind: Kind) -> str:
         """Return a typed placeholder. Typed, because a bare NULL would otherwise be guessed to be text."""
         return f"CAST(? AS {self.types[kind]})"
@@ -174,6 +191,26 @@ class SqlServer(Dialect):
             "SELECT k FROM @hit;"
         )
 
+    def insert_listed(
+        self,
+        table: str,
+        *,
+        target: Sequence[str],
+        expressions: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        source: str,
+        key_column: str,
+    ) -> str:
+        key = next(iter(columns))
+        key_type = "BIGINT" if columns[key] is Kind.INTEGER else "NVARCHAR(450)"
+        return (
+            f"SET NOCOUNT ON; DECLARE @hit TABLE (k {key_type} NOT NULL); "
+            f"INSERT INTO {table} ({', '.join(target)}) OUTPUT inserted.{key_column} INTO @hit (k) "
+            f"SELECT {', '.join(expressions)} FROM (VALUES {self.values(columns, rows)}) "
+            f"AS v ({', '.join(columns)}) {source}; SELECT k FROM @hit;"
+        )
+
     def values(self, columns: Mapping[str, Kind], rows: int) -> str:
         # A text key is compared with an indexed NVARCHAR column: MAX would keep the index from being used.
         row = [self.bind(kind) for kind in columns.values()]
@@ -250,6 +287,23 @@ class PostgreSql(Dialect):
             f"WHERE t.{key_column} = v.{key} AND {where} RETURNING t.{key_column}"
         )
 
+    def insert_listed(
+        self,
+        table: str,
+        *,
+        target: Sequence[str],
+        expressions: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        source: str,
+        key_column: str,
+    ) -> str:
+        return (
+            f"INSERT INTO {table} ({', '.join(target)}) SELECT {', '.join(expressions)} "
+            f"FROM (VALUES {self.values(columns, rows)}) AS v ({', '.join(columns)}) {source} "
+            f"RETURNING {key_column}"
+        )
+
     def timestamp(self, moment: datetime) -> str:
         return moment.isoformat(sep=" ", timespec="microseconds")
 
@@ -307,6 +361,23 @@ class Sqlite(Dialect):
             f"WITH v ({', '.join(columns)}) AS (VALUES {self.values(columns, rows)}) "
             f"UPDATE {table} AS t SET {', '.join(assignments)} FROM v "
             f"WHERE t.{key_column} = v.{key} AND {where} RETURNING {key_column}"
+        )
+
+    def insert_listed(
+        self,
+        table: str,
+        *,
+        target: Sequence[str],
+        expressions: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: int,
+        source: str,
+        key_column: str,
+    ) -> str:
+        return (
+            f"WITH v ({', '.join(columns)}) AS (VALUES {self.values(columns, rows)}) "
+            f"INSERT INTO {table} ({', '.join(target)}) SELECT {', '.join(expressions)} FROM v {source} "
+            f"RETURNING {key_column}"
         )
 
     def bind(self, kind: Kind) -> str:

@@ -1,0 +1,130 @@
+"""What to send for one child, given what DfE is known to hold (domain, section 5).
+
+Pure: rows and baselines in, texts and hashes out. The rules themselves are in :mod:`delta`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from api_pipeline import delta, payload
+from api_pipeline.ledger import Baseline
+
+
+class Sending(Enum):
+    """What goes out for a row."""
+
+    NOTHING = "nothing"
+    FULL = "full"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """The text to send, and the state that an acknowledgement makes.
+
+    ``acknowledged_text`` is that state as JSON where it is not simply the row's payload.
+    """
+
+    sending: Sending
+    text: bytes
+    state_hash: bytes
+    records_hash: bytes
+    acknowledged_text: str | None = None
+
+
+def compose_full(text: str, value: Any, child_id: str, baseline: Baseline | None) -> Composition:
+    """Send the payload as it is stored; records that vanished stay at DfE, so the baseline keeps them."""
+    state = delta.normalise(value)
+    own = Composition(Sending.FULL, text.encode(), delta.state_hash(state), delta.records_hash(state))
+    held = _held(child_id, baseline)
+    if held is None or (baseline is not None and not baseline.unsure and held.same_records(own.records_hash)):
+        return own
+    result = delta.apply(held.state(), value)
+    if result is None or delta.same(result, state):
+        return own
+    return Composition(
+        Sending.FULL,
+        own.text,
+        delta.state_hash(result),
+        delta.records_hash(result),
+        delta.encode(result).decode(),
+    )
+
+
+def compose_partial(
+    text: str, value: Any, child_id: str, baseline: Baseline | None, previous: str | None
+) -> Composition:
+    """Send the smallest payload that is right: nothing, a partial, or the full payload with purges.
+
+    ``previous`` is the row's previous payload, for a child of whom no baseline is kept: an older tool may
+    have sent it.
+    """
+    state = delta.normalise(value)
+    hashes = delta.state_hash(state), delta.records_hash(state)
+    held = _held(child_id, baseline)
+    base: Any = None
+    unsure: Any = None
+    if held is not None:
+        base = held.acknowledged()
+        unsure = held.unsure or None
+        if baseline is not None and baseline.full_next and base is not None and not delta.same(base, state):
+            unsure = delta.merge_skeletons(unsure or {}, delta.skeleton(base))
+    elif baseline is None or baseline.state == "unknown":
+        unsure = _skeleton_of(previous, child_id)
+    choice = delta.choose(base, unsure, value)
+    if choice.kind == "unchanged":
+        return Composition(Sending.NOTHING, b"", *hashes)
+    if choice.kind == "partial":
+        return Composition(Sending.PARTIAL, delta.encode(choice.payload), *hashes)
+    # Where nothing has to be purged the stored bytes go, white space and all.
+    as_stored = choice.payload is None or choice.payload is value
+    return Composition(Sending.FULL, text.encode() if as_stored else delta.encode(choice.payload), *hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What DfE may hold under one la_child_id."""
+
+    baseline: Baseline
+    unsure: dict[str, Any] | None
+    same_child: bool
+
+    def acknowledged(self) -> Any:
+        """The state that is known, or None."""
+        text = self.baseline.payload if self.same_child else None
+        return None if text is None else delta.normalise(payload.decode(text))
+
+    def state(self) -> Any:
+        """The known state with the records of which nothing is known added to it."""
+        known = self.acknowledged()
+        if self.unsure is None:
+            return known
+        return delta.add_records(known or {}, self.unsure)
+
+    def same_records(self, records_hash: bytes) -> bool:
+        return self.same_child and self.baseline.records_hash == records_hash
+
+
+def _held(child_id: str, baseline: Baseline | None) -> _Held | None:
+    if baseline is None:
+        return None
+    same_child = baseline.acknowledged and baseline.child_id == child_id
+    unsure = baseline.unsure.get(child_id)
+    if not same_child and unsure is None:
+        return None
+    return _Held(baseline, None if unsure is None else dict(unsure), same_child)
+
+
+def _skeleton_of(text: str | None, child_id: str) -> Any:
+    if text is None:
+        return None
+    try:
+        value = payload.decode(text)
+    except payload.UnreadablePayload:
+        return None
+    if payload.child_ids(value)[0] != child_id:
+        return None  # the earlier id is purged as a whole
+    return delta.skeleton(delta.normalise(value))

@@ -1,0 +1,580 @@
+"""What was sent and what DfE is known to hold: the submission log and the baseline (domain, section 6).
+
+The way of one attempt: :meth:`Ledger.open` notes it as ``sending`` and puts the payload in flight, and that is
+committed before the POST; :meth:`Ledger.close` completes it, in the transaction of the row's write-back. What a
+crash leaves open is doubt, and :meth:`Ledger.recover` turns it into ``unsure`` before the next run sends
+anything. Payload texts are copied on the server; they travel only where the state acknowledged is not the
+payload that the staging row holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from api_pipeline import delta, payload, schema
+from api_pipeline.db import Database, Row
+from api_pipeline.dialects import SQL_SERVER, Kind
+from api_pipeline.ledger_schema import BASELINE, LOG
+from api_pipeline.names import TableName
+from api_pipeline.staging import Key, StagingTable
+
+Skeleton = dict[str, Any]
+
+_PAGE = 200  # people looked up at once
+
+
+class LogKind(Enum):
+    """What an attempt was, as the log words it."""
+
+    FULL = "full"
+    PARTIAL = "partial"
+    DELETION = "deletion"
+    TEST = "test"
+
+
+class LogOutcome(Enum):
+    """What became of an attempt, as the log words it."""
+
+    SENDING = "sending"
+    SENT = "sent"
+    ERROR = "error"
+    UNSURE = "unsure"
+    TESTING = "testing"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What is known of one person: the state acknowledged last, and what was sent since without an answer."""
+
+    person_id: str
+    child_id: str | None
+    state: str  # acknowledged, purged, unknown
+    payload: str | None
+    payload_hash: bytes | None
+    records_hash: bytes | None
+    receipt: str | None
+    acknowledged_at: datetime | None
+    unsure: Mapping[str, Skeleton]
+    full_next: bool
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether DfE holds a state of this person that is known."""
+        return self.state == "acknowledged"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One record on its way; ``run_id`` and ``seq`` name it.
+
+    ``acknowledged_text`` is the state that an acknowledgement makes, where that is not the row's payload.
+    """
+
+    run_id: str
+    seq: int
+    key: Key
+    row_id: int | None
+    person_id: str
+    row_hash: bytes
+    kind: LogKind
+    child_id: str
+    sent_hash: bytes
+    sent_bytes: int
+    state_hash: bytes | None = None
+    records_hash: bytes | None = None
+    acknowledged_text: str | None = None
+    known: bool = False  # the person has a line in the baseline
+    unsure_after: str | None = None  # doubt about other ids that an acknowledgement leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How an attempt ended; ``detail`` is the receipt, or a reason without any data."""
+
+    attempt: Attempt
+    outcome: LogOutcome
+    posts: int
+    http_status: int | None
+    detail: str
+    receipt: str = ""
+    moment: datetime | None = None
+
+
+class Ledger:
+    """The two tables of one staging table. All writing methods are to be called inside a transaction."""
+
+    def __init__(self, db: Database, staging: StagingTable, run_id: str) -> None:
+        self._db = db
+        self._staging = staging
+        self._run_id = run_id
+        self._log = db.dialect.table(LOG.name(staging.name))
+        self._baseline = db.dialect.table(BASELINE.name(staging.name))
+        self._seq = 0
+
+    @classmethod
+    def find(cls, db: Database, staging: StagingTable, run_id: str) -> Ledger | None:
+        """Return the ledger, or None where a table of it is missing: full mode works without."""
+        names = (LOG.name(staging.name), BASELINE.name(staging.name))
+        if any(schema.describe(db, name) is None for name in names):
+            return None
+        return cls(db, staging, run_id)
+
+    def next_seq(self) -> int:
+        """Number the next attempt of this run."""
+        self._seq += 1
+        return self._seq
+
+    # -- looking up ------------------------------------------------------------------------------------
+
+    def lookup(self, persons: Iterable[str], *, payloads: bool) -> dict[str, Baseline]:
+        """Return what is known of these people; texts only where ``payloads`` asks for them."""
+        found: dict[str, Baseline] = {}
+        wanted = list(persons)
+        text = "t.payload" if payloads else "NULL"
+        for start in range(0, len(wanted), _PAGE):
+            part = wanted[start : start + _PAGE]
+            rows = self._read(
+                f"SELECT t.person_id, t.la_child_id, t.state, {text}, t.payload_hash, t.records_hash, t.receipt, "
+                f"t.acknowledged_at, t.unsure, t.full_next FROM {self._baseline} AS t "
+                f"WHERE t.person_id IN ({_marks(part)})",
+                part,
+            )
+            by_name = {self._fold(row[0]): _baseline(row) for row in rows}
+            found.update({p: by_name[self._fold(p)] for p in part if self._fold(p) in by_name})
+        return found
+
+    def _fold(self, person_id: str) -> str:
+        """SQL Server's usual collations take these for one person, so the look-up has to as well."""
+        return person_id.rstrip().casefold() if self._db.dialect is SQL_SERVER else person_id
+
+    def holders(self, child_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Return (la_child_id, person_id) for those of the ids that some baseline holds."""
+        found: list[tuple[str, str]] = []
+        for start in range(0, len(child_ids), _PAGE * 2):
+            part = child_ids[start : start + _PAGE * 2]
+            rows = self._read(
+                f"SELECT t.la_child_id, t.person_id FROM {self._baseline} AS t "
+                f"WHERE t.la_child_id IN ({_marks(part)}) AND t.state <> 'purged'",
+                part,
+            )
+            found += [(str(row[0]), str(row[1])) for row in rows]
+        return found
+
+    def ever_attempted(self, persons: Sequence[str]) -> set[str]:
+        """Return those who were sent something that DfE took or may have taken."""
+        found: set[str] = set()
+        for start in range(0, len(persons), _PAGE):
+            part = persons[start : start + _PAGE]
+            rows = self._read(
+                f"SELECT DISTINCT t.person_id FROM {self._log} AS t WHERE t.person_id IN ({_marks(part)}) "
+                "AND t.outcome NOT IN ('testing', 'error')",
+                part,
+            )
+            attempted = {self._fold(str(row[0])) for row in rows}
+            found.update(person for person in part if self._fold(person) in attempted)
+        return found
+
+    def _read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self._db.retrying(lambda: self._db.query(sql, params))
+
+    # -- before the POST -------------------------------------------------------------------------------
+
+    def open(self, attempts: Sequence[Attempt], *, again: bool = False) -> set[int]:
+        """Note attempts as ``sending`` and put their payloads in flight; return the seq of those that hold.
+
+        An attempt whose row was refreshed since it was read is not noted and must not be sent. ``again`` says
+        that an earlier try may have been committed although its answer was lost.
+        """
+        if again:
+            self._take_back(attempts)
+        known = [attempt for attempt in attempts if attempt.known]
+        new = [attempt for attempt in attempts if not attempt.known]
+        hit = self._fly_known(known) | self._fly_new(new)
+        held = [attempt for attempt in attempts if self._fold(attempt.person_id) in hit]
+        if held:
+            self._note(held, LogOutcome.SENDING)
+        return {attempt.seq for attempt in held}
+
+    def _take_back(self, attempts: Sequence[Attempt]) -> None:
+        """Remove what an earlier try of the same attempts may have left; nothing has been sent of them."""
+        self._db.execute(
+            f"DELETE FROM {self._log} WHERE run_id = ? AND seq >= ? AND outcome = 'sending'",
+            [self._run_id, min(attempt.seq for attempt in attempts)],
+        )
+        new = [attempt.person_id for attempt in attempts if not attempt.known]
+        if new:
+            self._db.execute(
+                f"DELETE FROM {self._baseline} WHERE state = 'unknown' AND unsure IS NULL "
+                f"AND person_id IN ({_marks(new)})",
+                new,
+            )
+
+    def note_tests(self, attempts: Sequence[Attempt]) -> None:
+        """Note what testing mode would have sent."""
+        if attempts:
+            self._note(attempts, LogOutcome.TESTING)
+
+    def _flight_columns(self) -> dict[str, Kind]:
+        key = Kind.INTEGER if self._staging.keyed_by_id else Kind.TEXT
+        return {
+            "p": Kind.TEXT,
+            "k": key,
+            "h": Kind.HASH,
+            "kind": Kind.TEXT,
+            "child": Kind.TEXT,
+            "text": Kind.TEXT,
+            "state_hash": Kind.HASH,
+            "records": Kind.HASH,
+        }
+
+    def _flight_values(self, attempts: Sequence[Attempt]) -> list[Any]:
+        return [
+            value
+            for attempt in attempts
+            for value in (
+                attempt.person_id,
+                attempt.key,
+                attempt.row_hash,
+                attempt.kind.value,
+                attempt.child_id,
+                attempt.acknowledged_text,
+                attempt.state_hash,
+                attempt.records_hash,
+            )
+        ]
+
+    @property
+    def _flying_text(self) -> str:
+        """The payload to put in flight: none for a deletion, else the row's own, copied on the server."""
+        own = self._db.dialect.as_text("s.json_payload")
+        return f"CASE WHEN v.kind = 'deletion' THEN NULL ELSE COALESCE(v.text, {own}) END"
+
+    @property
+    def _row_still_is(self) -> str:
+        return f"s.{self._staging.key_column} = v.k AND s.current_hash = v.h"
+
+    def _fly_known(self, attempts: Sequence[Attempt]) -> set[str]:
+        if not attempts:
+            return set()
+        row = f"FROM {self._staging.sql_name} AS s WHERE {self._row_still_is}"
+        sql = self._db.dialect.update_listed(
+            self._baseline,
+            assignments=[
+                "flight_kind = v.kind",
+                "flight_child_id = v.child",
+                f"flight_payload = (SELECT {self._flying_text} {row})",
+                "flight_hash = v.state_hash",
+                "flight_records = v.records",
+            ],
+            columns=self._flight_columns(),
+            rows=len(attempts),
+            where=f"t.person_id = v.p AND EXISTS (SELECT 1 {row})",
+            key_column="person_id",
+        )
+        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flight_values(attempts))}
+
+    def _fly_new(self, attempts: Sequence[Attempt]) -> set[str]:
+        if not attempts:
+            return set()
+        sql = self._db.dialect.insert_listed(
+            self._baseline,
+            target=[
+                "person_id",
+                "state",
+                "flight_kind",
+                "flight_child_id",
+                "flight_payload",
+                "flight_hash",
+                "flight_records",
+            ],
+            expressions=["v.p", "'unknown'", "v.kind", "v.child", self._flying_text, "v.state_hash", "v.records"],
+            columns=self._flight_columns(),
+            rows=len(attempts),
+            source=f"INNER JOIN {self._staging.sql_name} AS s ON {self._row_still_is}",
+            key_column="person_id",
+        )
+        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flight_values(attempts))}
+
+    def _note(self, attempts: Sequence[Attempt], outcome: LogOutcome) -> None:
+        dialect = self._db.dialect
+        columns = {
+            "seq": Kind.INTEGER,
+            "run_id": Kind.TEXT,
+            "row_id": Kind.INTEGER,
+            "person_id": Kind.TEXT,
+            "kind": Kind.TEXT,
+            "state_hash": Kind.HASH,
+            "sent_hash": Kind.HASH,
+            "sent_bytes": Kind.INTEGER,
+            "outcome": Kind.TEXT,
+            "started_at": Kind.TIMESTAMP,
+        }
+        now = dialect.timestamp(_now())
+        params = [
+            value
+            for attempt in attempts
+            for value in (
+                attempt.seq,
+                attempt.run_id,
+                attempt.row_id,
+                attempt.person_id,
+                attempt.kind.value,
+                attempt.state_hash,
+                attempt.sent_hash,
+                attempt.sent_bytes,
+                outcome.value,
+                now,
+            )
+        ]
+        names = list(columns)
+        sql = dialect.insert_listed(
+            self._log,
+            target=names,
+            expressions=[f"v.{name}" for name in names],
+            columns=columns,
+            rows=len(attempts),
+            source="WHERE 1 = 1",
+            key_column="seq",
+        )
+        self._db.query(sql, params)
+
+    # -- after the reply -------------------------------------------------------------------------------
+
+    def close(self, closings: Sequence[Closing]) -> None:
+        """Complete attempts in the log and take their consequences over into the baseline."""
+        if not closings:
+            return
+        self._complete(closings)
+        sent = [closing for closing in closings if closing.outcome is LogOutcome.SENT]
+        self._acknowledge([closing for closing in sent if closing.attempt.kind is not LogKind.DELETION])
+        self._acknowledge_deletions([closing for closing in sent if closing.attempt.kind is LogKind.DELETION])
+        self._land([closing.attempt for closing in closings if closing.outcome is LogOutcome.ERROR])
+        self._doubt([closing.attempt.person_id for closing in closings if closing.outcome is LogOutcome.UNSURE])
+
+    def _complete(self, closings: Sequence[Closing]) -> None:
+        dialect = self._db.dialect
+        sql = dialect.update_listed(
+            self._log,
+            assignments=[
+                "outcome = v.outcome",
+                "posts = v.posts",
+                "http_status = v.status",
+                "detail = v.detail",
+                "finished_at = v.finished",
+            ],
+            columns={
+                "seq": Kind.INTEGER,
+                "run": Kind.TEXT,
+                "outcome": Kind.TEXT,
+                "posts": Kind.INTEGER,
+                "status": Kind.INTEGER,
+                "detail": Kind.TEXT,
+                "finished": Kind.TIMESTAMP,
+            },
+            rows=len(closings),
+            where="t.run_id = v.run",
+            key_column="seq",
+        )
+        now = dialect.timestamp(_now())
+        params = [
+            value
+            for closing in closings
+            for value in (
+                closing.attempt.seq,
+                closing.attempt.run_id,
+                closing.outcome.value,
+                closing.posts,
+                closing.http_status,
+                closing.detail,
+                now,
+            )
+        ]
+        self._db.query(sql, params)
+
+    _LANDED = (
+        "flight_kind = NULL",
+        "flight_child_id = NULL",
+        "flight_payload = NULL",
+        "flight_hash = NULL",
+        "flight_records = NULL",
+    )
+
+    def _acknowledge(self, closings: Sequence[Closing]) -> None:
+        if not closings:
+            return
+        dialect = self._db.dialect
+        sql = dialect.update_listed(
+            self._baseline,
+            assignments=[
+                "state = 'acknowledged'",
+                "la_child_id = t.flight_child_id",
+                "payload = t.flight_payload",
+                "payload_hash = t.flight_hash",
+                "records_hash = t.flight_records",
+                "receipt = v.receipt",
+                "acknowledged_at = v.moment",
+                "unsure = NULL",
+                "full_next = 0",
+                *self._LANDED,
+            ],
+            columns={"p": Kind.TEXT, "receipt": Kind.TEXT, "moment": Kind.TIMESTAMP},
+            rows=len(closings),
+            where="t.flight_kind IS NOT NULL",
+            key_column="person_id",
+        )
+        params = [
+            value
+            for closing in closings
+            for value in (
+                closing.attempt.person_id,
+                closing.receipt,
+                None if closing.moment is None else dialect.timestamp(closing.moment),
+            )
+        ]
+        self._db.query(sql, params)
+
+    def _acknowledge_deletions(self, closings: Sequence[Closing]) -> None:
+        if not closings:
+            return
+        # The purge of an earlier id leaves alone what is known of the present one.
+        own = "(t.la_child_id IS NULL OR t.la_child_id = v.child)"
+        emptied = [f"{column} = CASE WHEN {own} THEN NULL ELSE t.{column} END" for column in _STATE_COLUMNS]
+        sql = self._db.dialect.update_listed(
+            self._baseline,
+            assignments=[
+                f"state = CASE WHEN {own} THEN 'purged' ELSE t.state END",
+                *emptied,
+                f"receipt = CASE WHEN {own} THEN v.receipt ELSE t.receipt END",
+                "unsure = v.unsure",
+                *self._LANDED,
+            ],
+            columns={"p": Kind.TEXT, "child": Kind.TEXT, "receipt": Kind.TEXT, "unsure": Kind.TEXT},
+            rows=len(closings),
+            where="t.flight_kind = 'deletion'",
+            key_column="person_id",
+        )
+        params = [
+            value
+            for closing in closings
+            for value in (
+                closing.attempt.person_id,
+                closing.attempt.child_id,
+                closing.receipt,
+                closing.attempt.unsure_after,
+            )
+        ]
+        self._db.query(sql, params)
+
+    def _land(self, attempts: Sequence[Attempt]) -> None:
+        """Nothing came of these: take them out of flight; a refused partial asks for a full payload next."""
+        if not attempts:
+            return
+        sql = self._db.dialect.update_listed(
+            self._baseline,
+            assignments=["full_next = CASE WHEN v.partial = 1 THEN 1 ELSE t.full_next END", *self._LANDED],
+            columns={"p": Kind.TEXT, "partial": Kind.INTEGER},
+            rows=len(attempts),
+            where="1 = 1",
+            key_column="person_id",
+        )
+        params = [
+            value
+            for attempt in attempts
+            for value in (attempt.person_id, int(attempt.kind is LogKind.PARTIAL))
+        ]
+        self._db.query(sql, params)
+
+    # -- doubt -----------------------------------------------------------------------------------------
+
+    def _doubt(self, persons: Sequence[str]) -> None:
+        """Move what is in flight for these people to the records whose fate is not known."""
+        for start in range(0, len(persons), _PAGE):
+            part = persons[start : start + _PAGE]
+            rows = self._db.query(
+                "SELECT t.person_id, t.flight_child_id, t.flight_payload, t.unsure "
+                f"FROM {self._baseline} AS t WHERE t.flight_kind IS NOT NULL AND t.person_id IN ({_marks(part)})",
+                part,
+            )
+            if not rows:
+                continue
+            sql = self._db.dialect.update_listed(
+                self._baseline,
+                assignments=["unsure = v.unsure", *self._LANDED],
+                columns={"p": Kind.TEXT, "unsure": Kind.TEXT},
+                rows=len(rows),
+                where="t.flight_kind IS NOT NULL",
+                key_column="person_id",
+            )
+            self._db.query(sql, [value for row in rows for value in (row[0], _with_flight(row))])
+
+    def recover(self) -> int:
+        """Turn what a crash left open into doubt; return the number of attempts concerned.
+
+        To be called under the run's lock, when no attempt can be under way. Each page is one transaction.
+        """
+        while True:
+            limit = self._db.dialect.select(
+                ["t.person_id"], self._baseline, where="t.flight_kind IS NOT NULL", order_by="t.person_id", limit=_PAGE
+            )
+            people = [str(row[0]) for row in self._read(limit)]
+            if not people:
+                break
+            self._db.retrying(lambda people=people: self._in_transaction(lambda: self._doubt(people)))  # type: ignore[misc]
+        open_lines = f"FROM {self._log} WHERE outcome = 'sending'"
+        count = int(self._read(f"SELECT COUNT(*) {open_lines}")[0][0])
+        if count:
+            sql = (
+                f"UPDATE {self._log} SET outcome = 'unsure', detail = 'the run ended before the reply was recorded' "
+                "WHERE outcome = 'sending'"
+            )
+            self._db.retrying(lambda: self._in_transaction(lambda: self._db.execute(sql)))
+        return count
+
+    def _in_transaction(self, work: Any) -> None:
+        with self._db.transaction():
+            work()
+
+
+_STATE_COLUMNS = ("la_child_id", "payload", "payload_hash", "records_hash")
+
+
+def unsure_text(unsure: Mapping[str, Skeleton]) -> str | None:
+    """Return the union of unsure records as the baseline stores it."""
+    return json.dumps(unsure, ensure_ascii=False, separators=(",", ":"), sort_keys=True) if unsure else None
+
+
+def _with_flight(row: Row) -> str | None:
+    _, child_id, text, unsure = row
+    union: dict[str, Skeleton] = json.loads(unsure) if unsure else {}
+    flown = {} if text is None else delta.skeleton(delta.normalise(payload.decode(str(text))))
+    union[child_id] = delta.merge_skeletons(union.get(child_id, {}), flown)
+    return unsure_text(union)
+
+
+def _baseline(row: Row) -> Baseline:
+    return Baseline(
+        person_id=str(row[0]),
+        child_id=row[1],
+        state=str(row[2]),
+        payload=row[3],
+        payload_hash=None if row[4] is None else bytes(row[4]),
+        records_hash=None if row[5] is None else bytes(row[5]),
+        receipt=row[6],
+        acknowledged_at=datetime.fromisoformat(row[7]) if isinstance(row[7], str) else row[7],
+        unsure=json.loads(row[8]) if row[8] else {},
+        full_next=bool(row[9]),
+    )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join(["?"] * len(values))
+
+
+def _now() -> datetime:
+    """Return the present in UTC, without a zone, as the log stores it."""
+    return datetime.now(timezone.utc).replace(tzinfo=None)
