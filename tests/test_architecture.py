@@ -24,7 +24,7 @@ LAYERS = (
     # What a run is told, and where it writes what it did.
     "setting_values setting_table setting_loader envfile config logs",
     # One border each: the API's side and the databases' side; then the stand-in for the API.
-    "transport auth dialects odbc schema schema_repair db locking staging",
+    "transport auth dialects odbc reachability schema schema_repair db locking staging",
     "receiver_checks receiver_http receiver_replies receiver",
     "api",
     # One run.
@@ -39,7 +39,7 @@ LAYERS = (
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer.split()}
 
 API_SIDE = {"transport", "auth", "api"}
-DATABASE_SIDE = {"dialects", "odbc", "schema", "schema_repair", "db", "locking", "staging"}
+DATABASE_SIDE = set("dialects odbc reachability schema schema_repair db locking staging".split())
 
 # Libraries that open connections are loaded in one place each.
 ONLY_IN = {
