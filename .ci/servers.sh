@@ -1,5 +1,5 @@
 # Database servers for .ci/run, which sources this file: private ones, in its temporary folder $work, on free
-# ports. What is started here and nothing else is stopped by stop_servers.
+# ports. What is started here and nothing else is stopped by stop_servers. $newest is a folder with a python3.
 
 postgresql_data=
 postgresql_bin=
@@ -37,7 +37,7 @@ install_debian_packages() {
 }
 
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    "$newest/python3" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
 # Sets TEST_POSTGRESQL_CONNECTION_STRING and libpq_server.

@@ -8,12 +8,12 @@ Passing faults are repeated by :meth:`Database.retrying`, over a new connection 
 from __future__ import annotations
 
 import logging
-import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +27,8 @@ from api_pipeline.errors import (
     InterruptedRun,
     TransientDatabaseError,
 )
-from api_pipeline.odbc import ConnectionString, connection_error, prepare, statement_error
+from api_pipeline.odbc import OdbcFault, connection_error, prepare, statement_error
+from api_pipeline.reachability import network_fault
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,24 @@ LOCK_TIMEOUT = 30  # seconds to wait for a lock that another session holds
 ATTEMPTS = 6  # of one transaction, with waits of 1, 2, 4, 8 and 16 seconds between
 _SQLITE_MINIMUM = (3, 35, 0)  # UPDATE ... FROM and RETURNING
 
+# Who is logged in, to which database, of which version.
+_IDENTITY = {
+    "sqlserver": "SELECT SUSER_SNAME(), DB_NAME(), CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",
+    "postgresql": "SELECT session_user, current_database(), current_setting('server_version')",
+    "sqlite": "SELECT '', file, sqlite_version() FROM pragma_database_list WHERE name = 'main'",
+}
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a connection turned out to be; ``login`` is empty where there is none (SQLite)."""
+
+    driver: str
+    server: str
+    login: str
+    database: str
+    version: str
+
 
 class _Driver(Protocol):
     """What a driver has to give: one connection at a time, and its errors in this project's terms."""
@@ -47,6 +66,7 @@ class _Driver(Protocol):
     dialect: Dialect
 
     def connect(self) -> Any: ...
+    def names(self, connection: Any) -> tuple[str, str]: ...
     def statement_error(self, error: BaseException) -> DatabaseError: ...
     def begin(self, connection: Any) -> None: ...
     def end(self, connection: Any, *, commit: bool) -> None: ...
@@ -100,8 +120,7 @@ class Database:
         self._run(sql, params, fetch=False)
 
     def _run(self, sql: str, params: Sequence[Any], *, fetch: bool) -> list[Row]:
-        if self._connection is None:
-            raise ConnectionLostError("The connection to the database is closed.", hop="connection")
+        self._require_open()
         try:
             cursor = self._connection.cursor()
             try:
@@ -112,11 +131,16 @@ class Database:
         except self._driver.error_type as error:
             raise self._driver.statement_error(error) from error
 
+    def _require_open(self) -> None:
+        if self._connection is None:
+            raise ConnectionLostError("The connection to the database is closed.", hop="connection")
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what happens inside, or roll it back on any exception, which is passed on unchanged."""
         if self._in_transaction:
             raise RuntimeError("transactions do not nest")
+        self._require_open()
         try:
             self._driver.begin(self._connection)
         except self._driver.error_type as error:
@@ -189,14 +213,17 @@ class Database:
             raise
         log.info("database: connected again")
 
-    def version(self) -> str:
-        """Return the server's product and version in one line."""
-        statements = {
-            "sqlserver": "SELECT CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",
-            "postgresql": "SELECT current_setting('server_version')",
-            "sqlite": "SELECT sqlite_version()",
-        }
-        return f"{self.dialect.title} {self.query(statements[self.dialect.name])[0][0]}"
+    def server_info(self) -> ServerInfo:
+        """Ask what this connection leads to; ``driver`` comes with its version.
+
+        Raises:
+            DatabaseError: if the server does not answer.
+        """
+        self._require_open()
+        driver, server = self._driver.names(self._connection)
+        row = self.query(_IDENTITY[self.dialect.name])[0]
+        login, database, version = (str(value or "") for value in row)
+        return ServerInfo(driver, server, login, database, f"{self.dialect.title} {version}")
 
 
 def connect(
@@ -264,6 +291,9 @@ class _SqliteDriver:
         except sqlite3.Error as error:
             raise self.statement_error(error) from error
         return connection
+
+    def names(self, connection: sqlite3.Connection) -> tuple[str, str]:  # noqa: ARG002 -- one for all drivers
+        return "built in", "this machine"
 
     def begin(self, connection: sqlite3.Connection) -> None:
         # IMMEDIATE takes the write lock at once: a reader that upgrades later could not wait for it.
@@ -358,7 +388,9 @@ class _OdbcDriver:
             connection = self._pyodbc.connect(self.where.text, autocommit=True, timeout=LOGIN_TIMEOUT)
         except self._pyodbc.Error as error:
             found = connection_error(error, self.where)
-            raise (_network_fault(self.where) or found if found.hop == "port" else found) from error
+            if found.hop == "port":
+                found = network_fault(self.where, OdbcFault.of(error)) or found
+            raise found from error
         try:
             product = str(connection.getinfo(self._pyodbc.SQL_DBMS_NAME))
             self.dialect = _dialect_of(product)
@@ -373,6 +405,14 @@ class _OdbcDriver:
         except self._pyodbc.Error as error:
             raise self.statement_error(error) from error
         return connection
+
+    def names(self, connection: Any) -> tuple[str, str]:
+        try:
+            driver = connection.getinfo(self._pyodbc.SQL_DRIVER_NAME)
+            version = connection.getinfo(self._pyodbc.SQL_DRIVER_VER)
+        except self._pyodbc.Error as error:
+            raise self.statement_error(error) from error
+        return f"{driver} {version}", self.where.get("server") or self.where.get("dsn")
 
     def begin(self, connection: Any) -> None:
         connection.autocommit = False
@@ -396,45 +436,6 @@ def _dialect_of(product: str) -> Dialect:
         f"'{product}' is not a database that this tool can use.",
         hop="driver",
         remedy="Use SQL Server, PostgreSQL or SQLite.",
-    )
-
-
-def _network_fault(where: ConnectionString) -> DatabaseError | None:
-    """Find out why nobody answered: the drivers give one text for an unknown host and for a closed port."""
-    address = where.host_and_port
-    if address is None:
-        if "\\" in where.get("server"):
-            return ConnectionLostError(
-                f"The instance '{where.get('server')}' did not answer.",
-                hop="host",
-                remedy="Check the instance name, that the SQL Server Browser (UDP 1434) is reachable, "
-                "or write Server=host,port.",
-            )
-        return None
-    host, port = address
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError:
-        return ConnectionLostError(
-            f"The database host '{host}' is not known to the name server (DNS).",
-            hop="host",
-            remedy="Check the spelling of Server= in DB_CONNECTION_STRING; off-site you may need the VPN.",
-        )
-    reason = "did not answer"
-    for family, kind, protocol, _, target in found:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.settimeout(5)
-            try:
-                probe.connect(target)
-            except OSError as error:
-                if isinstance(error, ConnectionRefusedError):
-                    reason = "refused the connection"
-                continue
-            return None
-    return ConnectionLostError(
-        f"The database host '{host}' {reason} on port {port}.",
-        hop="port",
-        remedy="Check the port, that the database service runs and allows TCP/IP, and the firewall.",
     )
 
 

@@ -147,10 +147,11 @@ class SqlServer(Dialect):
         return f"LEFT({expression}, {length})"
 
     def same_bytes(self, left: str, right: str) -> str:
-        return (
-            f"(({left} IS NULL AND {right} IS NULL) OR "
-            f"CAST({left} AS VARBINARY(MAX)) = CAST({right} AS VARBINARY(MAX)))"
+        # Through NVARCHAR, because a column may be VARCHAR, with one byte where the parameter has two.
+        left_bytes, right_bytes = (
+            f"CAST(CAST({side} AS NVARCHAR(MAX)) AS VARBINARY(MAX))" for side in (left, right)
         )
+        return f"(({left} IS NULL AND {right} IS NULL) OR {left_bytes} = {right_bytes})"
 
     @property
     def purge_marker(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,12 +33,13 @@ class Filled:
     present: int
 
 
-def connect(settings: Settings, *, create: bool = False) -> db.Database:
+def connect(settings: Settings, *, create: bool = False, stop: threading.Event | None = None) -> db.Database:
     """Open the database of the settings. Raises as :func:`db.connect` does."""
     return db.connect(
         settings.db_connection_string.reveal(),
         trust_server_certificate=settings.db_trust_server_certificate,
         create=create,
+        stop=stop,
     )
 
 

@@ -138,7 +138,7 @@ class StagingTable:
 
     def _choose_key(self) -> str:
         """``id`` if it tells all rows apart, else ``person_id``: older tables lack it or lack IDENTITY."""
-        if not self.info.has("id"):
+        if not self.info.has("id") or self.info.columns["id"].type not in schema.INTEGER_TYPES:
             return "person_id"
         rows = self._read(f"SELECT COUNT(*), COUNT(t.id), COUNT(DISTINCT t.id) FROM {self.sql_name} AS t")
         total, present, distinct = rows[0]
@@ -235,6 +235,8 @@ class StagingTable:
         """Yield pages in key order; the first column must be the key. Nothing stays open between pages."""
         key = f"t.{self.key_column}"
         after: Key | None = None
+        if not self.keyed_by_id:
+            where = f"{where} AND {key} IS NOT NULL"  # comes first or last by dialect, and after no other
         if last is not None:
             where, params = f"{where} AND {key} <= ?", [*params, last]
         while True:
@@ -457,12 +459,17 @@ class StagingTable:
                 params.append(None if outcome.moment is None else dialect.timestamp(outcome.moment))
         return [row[0] for row in self.db.query(sql, params)]
 
-    def write_nameless_errors(self, reason: str) -> int:
-        """Mark due rows with no person_id where it is the key, since paging cannot reach them."""
+    def nameless_due(self) -> int:
+        """Count the due rows with no person_id where it is the key, since paging cannot reach them."""
         if self.keyed_by_id:
             return 0
         where = f"t.person_id IS NULL AND {self._due}"
-        count = int(self._read(f"SELECT COUNT(*) FROM {self.sql_name} AS t WHERE {where}")[0][0])
+        return int(self._read(f"SELECT COUNT(*) FROM {self.sql_name} AS t WHERE {where}")[0][0])
+
+    def write_nameless_errors(self, reason: str) -> int:
+        """Mark due rows with no person_id where it is the key, since paging cannot reach them."""
+        where = f"t.person_id IS NULL AND {self._due}"
+        count = self.nameless_due()
         if count:
             alias = "UPDATE t" if self.db.dialect is SQL_SERVER else f"UPDATE {self.sql_name} AS t"
             source = f" FROM {self.sql_name} AS t" if self.db.dialect is SQL_SERVER else ""

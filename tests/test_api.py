@@ -409,6 +409,25 @@ def test_only_a_receipt_list_ends_a_doubt(
     assert (outcome.verdict, outcome.unsure) == (verdict, True)
 
 
+def test_a_doubt_outlives_a_connection_that_never_opened(
+    client: MakeClient, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the name no longer resolves, nothing is sent, and what was sent before stays unsure."""
+    resolve = socket.getaddrinfo
+    gone = threading.Event()
+
+    def until_gone(host: str, *args: Any, **options: Any) -> Any:
+        if host == "localhost" and gone.is_set():
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", until_gone)
+    server.play(Reply(504, headers={"Connection": "close"}, then=gone.set))
+    outcome = client(children_url=server.url(CHILDREN_PATH, "localhost")).submit(BODY, 2)
+    assert (outcome.verdict, outcome.hop, outcome.status) == (Verdict.GIVEN_UP, "dns", None)
+    assert (outcome.unsure, outcome.attempts, posts(server)) == (True, 4, 1)
+
+
 def test_a_kept_connection_that_went_stale_is_just_repeated(
     client: MakeClient, server: ScriptedServer
 ) -> None:
@@ -512,6 +531,23 @@ def test_time_spent_on_a_request_counts_towards_the_distance(
     sender.submit(BODY, 2)
     sender.submit(BODY, 2)
     assert time.waits == []
+
+
+def test_fetching_a_token_is_no_part_of_the_distance(
+    client: MakeClient, server: ScriptedServer, time: FakeTime
+) -> None:
+    """A submission starts when its token is there, and the next one keeps its distance from that moment."""
+    starts: list[float] = []
+
+    def slowly() -> None:
+        time.now += 1
+
+    server.play(replace(token(), then=slowly), path=TOKEN_PATH)
+    server.play(*[accepted(then=lambda: starts.append(time.now))] * 2)
+    sender = client(min_request_gap_ms=400)
+    sender.submit(BODY, 2)
+    sender.submit(BODY, 2)
+    assert [round(start - 1000, 3) for start in starts] == [1, 1.4]
 
 
 def test_workers_share_the_pace(server: ScriptedServer) -> None:

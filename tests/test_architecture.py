@@ -24,13 +24,13 @@ LAYERS = (
     # What a run is told, and where it writes what it did.
     "setting_values setting_table setting_loader envfile config logs",
     # One border each: the API's side and the databases' side; then the stand-in for the API.
-    "transport auth dialects odbc schema db locking staging",
+    "transport auth dialects odbc reachability schema schema_repair db locking staging",
     "receiver_checks receiver_http receiver_replies receiver",
     "api",
     # One run.
     "delivery planning summary pipeline progress",
     # What else there is to do, each a command of its own.
-    "checks inspection provision demo",
+    "check_result table_checks checks inspection provision demo",
     # The command line.
     "commands",
     "entry_point",
@@ -39,7 +39,7 @@ LAYERS = (
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer.split()}
 
 API_SIDE = {"transport", "auth", "api"}
-DATABASE_SIDE = {"dialects", "odbc", "schema", "db", "locking", "staging"}
+DATABASE_SIDE = set("dialects odbc reachability schema schema_repair db locking staging".split())
 
 # Libraries that open connections are loaded in one place each.
 ONLY_IN = {

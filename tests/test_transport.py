@@ -243,7 +243,7 @@ def test_tls_goes_through_the_proxy(tls_server: ScriptedServer, bundle: Path) ->
     with TinyProxy(tls_server.port) as proxy:
         sender = transport(proxy=f"http://{proxy.address}", ca=bundle)
         assert post("https://receiver.test/anything", sender).status_code == 200
-    assert proxy.lines == ["CONNECT receiver.test:443 HTTP/1.1"]
+    assert [line.rpartition(" ")[0] for line in proxy.lines] == ["CONNECT receiver.test:443"]
     assert tls_server.seen(PATH)[0].body == BODY
 
 

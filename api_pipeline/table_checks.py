@@ -1,0 +1,219 @@
+"""``test-schema``: is the staging table what the tool needs, and what would mend it?
+
+Looks at the table's columns, types, widths, key, permissions and states, and at the tables beside it
+(domain, section 3; interface, "Commands"). Writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from api_pipeline import provision, schema, schema_repair
+from api_pipeline.check_result import CheckResult, Step
+from api_pipeline.config import Settings
+from api_pipeline.db import Database
+from api_pipeline.dialects import SQLITE
+from api_pipeline.errors import DatabaseError
+from api_pipeline.names import TableName
+from api_pipeline.schema import STAGING_COLUMNS, TableInfo
+from api_pipeline.staging import KNOWN_STATUSES, StagingTable
+
+NAME = "test-schema"
+
+_SIDE_TABLES = {
+    "submission log": "ssd_api_submission_log",
+    "baseline table": "ssd_api_baseline",
+}
+_BY_HAND = "Run the statement below, or have it run by whoever may alter the table."
+_SQLITE_RETYPE = "SQLite cannot alter it: make a new table with init-db and copy the rows."
+
+
+def test_schema(settings: Settings) -> CheckResult:
+    """Check the staging table, and say for each fault which SQL mends it.
+
+    Raises:
+        ConfigError: if DB_CONNECTION_STRING cannot be read.
+    """
+    try:
+        database = provision.connect(settings)
+    except DatabaseError as error:
+        return CheckResult(NAME, (Step.of_error(error, connected=False),))
+    with database:
+        return CheckResult(NAME, tuple(_Inspection(database, settings.table).steps()))
+
+
+class _Inspection:
+    """The look at one table; each method yields the steps of one matter."""
+
+    def __init__(self, db: Database, name: TableName) -> None:
+        self.db = db
+        self.dialect = db.dialect
+        self.name = name
+
+    def steps(self) -> Iterator[Step]:
+        """Yield all steps; what a fault keeps from being looked at is left out."""
+        try:
+            info = schema.describe(self.db, self.name)
+            if info is None:
+                yield self._no_table()
+            elif not info.columns:
+                yield self._unreadable(info)
+            else:
+                yield from self._of_table(info)
+            yield from self._side_tables()
+        except DatabaseError as error:
+            yield Step.of_error(error, connected=True)
+
+    def _no_table(self) -> Step:
+        return Step(
+            "table",
+            False,
+            f"There is no table {self.name} in this {self.dialect.title} database that this login can see.",
+            "Check TABLE_NAME and its schema. If the table is to be new, init-db creates it with this SQL.",
+            tuple(schema.create_statements(self.dialect, self.name)),
+        )
+
+    def _unreadable(self, info: TableInfo) -> Step:
+        return Step(
+            "permission",
+            False,
+            f"This login may not read the table {info.full_name}.",
+            _BY_HAND,
+            self._grant(["SELECT", "UPDATE"]),
+        )
+
+    def _of_table(self, info: TableInfo) -> Iterator[Step]:
+        yield Step("table", True, f"{info.full_name} is there ({self.dialect.title}).")
+        faults = [*self._columns(info), *self._types(info)]
+        failed = any(step.ok is False for step in faults)
+        if not failed:
+            yield Step("column", True, "All columns that are needed are there and have types that work.")
+        yield from faults
+        yield from self._permissions(info)
+        if failed:
+            yield Step("rows", None, "The rows were not looked at, because of the columns.")
+            return
+        try:
+            table = StagingTable(self.db, self.name)
+            yield from self._key(table)
+            yield from self._rows(table)
+        except DatabaseError as error:
+            yield Step.of_error(error, connected=True)
+
+    # -- columns ---------------------------------------------------------------------------------------
+
+    def _columns(self, info: TableInfo) -> Iterator[Step]:
+        for spec in STAGING_COLUMNS:
+            if info.has(spec.name):
+                continue
+            sql = schema_repair.add_column(self.dialect, self.name, spec)
+            if spec.required:
+                yield Step("column", False, f"The column {spec.name} is missing.", _BY_HAND, sql)
+            elif spec.name == "id":
+                message = "There is no column id: rows are told apart by person_id, which must not repeat."
+                yield Step("column", None, message, "An id is better where one can be added.", sql)
+            else:
+                yield Step("column", None, f"The column {spec.name} is missing; nothing needs it.", "", sql)
+
+    def _types(self, info: TableInfo) -> Iterator[Step]:
+        for spec in STAGING_COLUMNS:
+            column = info.columns.get(spec.name)
+            if column is None:
+                continue
+            target = schema_repair.target_type(self.dialect, spec)
+            sql = schema_repair.change_type(self.dialect, self.name, spec, column)
+            remedy = _BY_HAND if sql else _SQLITE_RETYPE
+            if not schema_repair.type_fits(self.dialect, spec, column):
+                message = f"The column {spec.name} is {column.type}; it has to be {target}."
+                # An id of another type is not used, and nothing reads legacy_id.
+                yield Step("type", False if spec.required else None, message, remedy, sql)
+                continue
+            if schema_repair.loses_characters(self.dialect, spec, column):
+                message = f"The column {spec.name} is {column.type}, which loses letters of other scripts."
+                yield Step("type", None, message, remedy, sql)
+            if column.length is not None and column.length < (spec.min_length or 0):
+                message = (
+                    f"The column {spec.name} has a width of {column.length}; {spec.min_length} are needed."
+                )
+                if self.dialect is SQLITE:
+                    yield Step("width", None, f"{message} SQLite does not enforce it.")
+                else:
+                    yield Step("width", False, message, remedy, sql)
+
+    # -- permissions -----------------------------------------------------------------------------------
+
+    def _permissions(self, info: TableInfo) -> Iterator[Step]:
+        if self.dialect is SQLITE:
+            yield from self._file()
+            return
+        missing = schema_repair.missing_privileges(self.db, self.name, info)
+        for privilege in ("SELECT", "UPDATE"):
+            if privilege in missing:
+                message = f"This login may not {privilege} in {info.full_name}."
+                yield Step("permission", False, message, _BY_HAND, self._grant([privilege]))
+            else:
+                yield Step("permission", True, f"This login may {privilege}.")
+
+    def _grant(self, privileges: list[str]) -> tuple[str, ...]:
+        return schema_repair.grant(self.dialect, self.name, privileges, schema_repair.user(self.db))
+
+    def _file(self) -> Iterator[Step]:
+        """Find out whether the file and its folder can be written to, by asking for the write lock."""
+        try:
+            with self.db.transaction():
+                pass  # taking the lock is all: nothing is written
+        except DatabaseError as error:
+            yield Step.of_error(error, connected=True)
+            return
+        folder = Path(self.db.server_info().database).parent
+        effective = os.access in os.supports_effective_ids
+        if not os.access(folder, os.W_OK, effective_ids=effective):
+            remedy = "Give the account that runs the tool write permission for the folder."
+            message = f"No file can be made in '{folder}', and writing needs a journal and a lock file there."
+            yield Step("permission", False, message, remedy)
+        else:
+            yield Step("permission", True, "The file and its folder can be written to.")
+
+    # -- rows ------------------------------------------------------------------------------------------
+
+    def _key(self, table: StagingTable) -> Iterator[Step]:
+        if table.keyed_by_id:
+            yield Step("key", True, "The column id tells all rows apart.")
+        elif table.info.has("id"):
+            message = "The column id is no number, is empty or repeats: rows are told apart by person_id."
+            yield Step("key", None, message, "Give each row its own id, as IDENTITY or a sequence does.")
+
+    def _rows(self, table: StagingTable) -> Iterator[Step]:
+        held: dict[str, int] = {}
+        for count in table.status_counts():
+            if count.status not in KNOWN_STATUSES:
+                held[count.status] = held.get(count.status, 0) + count.rows
+        for status, rows in sorted(held.items()):
+            message = f"{rows} rows have the status '{status}', which no run sends."
+            yield Step("status", None, message, "Leave it if they are held back on purpose.")
+        if not held:
+            yield Step("status", True, "Every submission_status is one that the tool knows.")
+        sharing = len(table.same_person())
+        if sharing:
+            what = "rows share a person_id" if table.keyed_by_id else "people have several rows"
+            message = f"{sharing} {what}: none of those rows is sent."
+            yield Step("person", None, message, "Keep one row for each person.")
+        else:
+            yield Step("person", True, "No person_id is in more than one row.")
+
+    # -- the tables beside it --------------------------------------------------------------------------
+
+    def _side_tables(self) -> Iterator[Step]:
+        for hop, plain in _SIDE_TABLES.items():
+            beside = self.name.sibling(f"{plain}_anon" if self.name.is_anon else plain)
+            found = None
+            with suppress(DatabaseError):
+                found = schema.describe(self.db, beside)
+            if found is None:
+                message = f"There is no table {beside}; full mode works without it."
+                yield Step(hop, None, message, "Nothing has to be done unless partial payloads are wanted.")
+            else:
+                yield Step(hop, True, f"{found.full_name} is there.")
