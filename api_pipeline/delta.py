@@ -27,9 +27,9 @@ _Json = dict[str, Any]
 # null records, each id list in the order of its ids. So equal states have equal canonical JSON.
 State = NewType("State", dict[str, Any])
 
-# Which records there are, by la_child_id. Below it id lists are maps by id: {"C1": {"mis_child_id": "M1",
-# "child_details": {}, "social_care_episodes": {"E1": {"adoption": {}}}}}. Made to be kept as JSON.
-Skeleton = NewType("Skeleton", dict[str, Any])
+# Which records of one child there are; id lists are maps by id: {"mis_child_id": "M1", "child_details": {},
+# "social_care_episodes": {"E1": {"adoption": {}}}}. Plain JSON, made to be kept.
+Skeleton = dict[str, Any]
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -97,20 +97,27 @@ def apply(state: State | None, payload: Any) -> State | None:
     """Return what a receiver that holds ``state`` holds after ``payload`` (domain, section 5, rules 1 to 3).
 
     None means that the child is not held. ``payload`` is any parsed payload of that child: full, partial
-    or a deletion; telling children apart by ``la_child_id`` is up to the caller. Never raises.
+    or a deletion; telling children apart by ``la_child_id`` is up to the caller. Never raises; what is no
+    object changes nothing.
     """
-    sent = payload if isinstance(payload, dict) else {}
-    return None if _removes(sent) else State(_applied(_CHILD, state or {}, sent))
+    if not isinstance(payload, dict):
+        return state
+    return None if _removes(payload) else State(_applied(_CHILD, state or {}, payload))
 
 
 def normalise(payload: Any) -> State | None:
-    """Return what a receiver that knew nothing of the child holds after ``payload``; None for a deletion."""
+    """Return a payload as a state: what a receiver that knew nothing of the child holds after it.
+
+    None for a deletion and for what is no object. Also makes a state of one that was kept as JSON.
+    """
     return apply(None, payload)
 
 
 def _applied(kind: _Kind, held: _Json, sent: _Json) -> _Json:
     result = _own_fields(kind, sent)
     for name, inner in kind.nested.items():
+        if name not in held and name not in sent:
+            continue
         records = _records(inner, held.get(name))
         for key, record in _records(inner, sent.get(name)).items():
             if _removes(record):
@@ -123,6 +130,8 @@ def _applied(kind: _Kind, held: _Json, sent: _Json) -> _Json:
 
 
 def _own_fields(kind: _Kind, record: _Json) -> _Json:
+    if not kind.nested and "purge" not in record:
+        return record
     return {name: value for name, value in record.items() if name != "purge" and name not in kind.nested}
 
 
@@ -136,8 +145,8 @@ def _records(kind: _Kind, value: Any) -> dict[str, _Json]:
         return {"": value} if isinstance(value, dict) else {}
     if not value or not isinstance(value, list):
         return {}
-    items = (item for item in value if isinstance(item, dict))
-    return {key: item for item in items if isinstance(key := item.get(kind.id_field), str)}
+    name = kind.id_field
+    return {key: item for item in value if isinstance(item, dict) and isinstance(key := item.get(name), str)}
 
 
 def _listed(kind: _Kind, records: dict[str, _Json]) -> Any:
@@ -153,18 +162,22 @@ def same(one: State | None, other: State | None) -> bool:
     return _equal(one, other)
 
 
-def state_hash(state: State) -> bytes:
-    """Return the SHA-256 of the canonical JSON of a state, 32 bytes: equal exactly for equal states."""
+def state_hash(state: State | None) -> bytes:
+    """Return the SHA-256 of the canonical JSON of a state, 32 bytes: equal exactly for equal states.
+
+    That of a child that is not held (None) is the hash of ``null``.
+    """
     return hashlib.sha256(canonical(state)).digest()
 
 
-def records_hash(state: State) -> bytes:
+def records_hash(state: State | None) -> bytes:
     """Return a SHA-256 over the paths of the records (the ids, no other field), 32 bytes.
 
-    As long as it stays the same no record has appeared or vanished, and applying the newer full payload
-    gives the newer payload itself.
+    As long as it stays the same no record has appeared or vanished, and applying the newer full payload to
+    the older state gives nothing but the newer payload.
     """
-    return hashlib.sha256(canonical([child_ids(state)[0], _tree(_CHILD, state)])).digest()
+    tree = None if state is None else _tree(_CHILD, state)
+    return hashlib.sha256(canonical([child_ids(state)[0], tree])).digest()
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -177,8 +190,12 @@ def _same_types(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        # What equals a text is a text.
-        return all(isinstance(value, str) or _same_types(value, other[name]) for name, value in one.items())
+        for name, value in one.items():
+            counterpart = other[name]
+            # Most values are texts (what equals a text is one), null, true or false (of each there is one).
+            if value is not counterpart and type(value) is not str and not _same_types(value, counterpart):
+                return False
+        return True
     if isinstance(one, list):
         return all(map(_same_types, one, other))
     return not isinstance(one, float) or repr(one) == repr(other)
@@ -188,30 +205,29 @@ def _same_types(one: Any, other: Any) -> bool:
 
 
 def skeleton(payload: Any) -> Skeleton:
-    """Return the records that a receiver may hold because of a payload or state: ids, no other field.
+    """Return the records that a receiver may hold because of a payload or state, without their fields.
 
-    A deletion leaves the child's ids without any record. What has no ``la_child_id`` gives nothing.
+    The mis_child_id is kept, because a deletion names it. A deletion, and what is no object, has no records.
     """
-    la_child_id, mis_child_id = child_ids(payload)
-    if la_child_id is None:
-        return Skeleton({})
-    tree = {} if _removes(payload) else _tree(_CHILD, payload)
-    return Skeleton({la_child_id: {"mis_child_id": mis_child_id, **tree} if mis_child_id else tree})
+    if not isinstance(payload, dict) or _removes(payload):
+        return {}
+    _, mis_child_id = child_ids(payload)
+    tree = _tree(_CHILD, payload)
+    return tree if mis_child_id is None else {"mis_child_id": mis_child_id, **tree}
 
 
 def merge_skeletons(one: Skeleton, other: Skeleton) -> Skeleton:
-    """Return the union of the records; where the mis_child_id differs the one of ``other`` stands."""
-    return Skeleton(_merged(one, other))
+    """Return the union of the records; where the mis_child_id differs, that of ``other`` stands."""
+    return _merged(one, other)
 
 
-def with_records(state: State, known: Skeleton) -> State:
-    """Return ``state`` with every record of the same child that ``known`` has and it has not.
+def add_records(state: State | None, known: Skeleton) -> State:
+    """Return ``state`` with every record of ``known`` that it has not, as nothing but its id.
 
-    Such a record has no field but its id. For full mode, where the unsure records go into the baseline
-    at an acknowledgement (domain, section 5, "Unsure"), so that a later partial payload purges them.
+    For full mode, where the unsure records go into the baseline before the acknowledged payload is applied
+    to it (domain, section 5, "Unsure"): so a later partial payload purges those that are not in it.
     """
-    la_child_id, _ = child_ids(state)
-    return State(_filled(_CHILD, state, known.get(la_child_id or "", {})))
+    return State(_filled(_CHILD, state or {}, known))
 
 
 def _tree(kind: _Kind, record: _Json) -> _Json:
@@ -233,6 +249,7 @@ def _merged(one: _Json, other: _Json) -> _Json:
 
 
 def _filled(kind: _Kind, record: _Json, known: _Json) -> _Json:
+    """Return ``record`` with the records of ``known`` that it has not, as nothing but their ids."""
     result = dict(record)
     for name, inner in kind.nested.items():
         if name not in known:
@@ -269,10 +286,7 @@ def full_with_purges(known: Skeleton, current: _Json) -> _Json:
     Right whatever a receiver holds out of the records of ``known`` and ``current``. Returns ``current``
     itself if there is nothing to purge.
     """
-    la_child_id, _ = child_ids(current)
-    if la_child_id is None or la_child_id not in known or _removes(current):
-        return current
-    return _with_purges(_CHILD, known[la_child_id], current)
+    return current if _removes(current) else _with_purges(_CHILD, known, current)
 
 
 def choose(baseline: State | None, unsure: Skeleton | None, current: _Json) -> Choice:
@@ -280,16 +294,16 @@ def choose(baseline: State | None, unsure: Skeleton | None, current: _Json) -> C
 
     Args:
         baseline: the state acknowledged last; None if there is none, or if the child was purged since.
-        unsure: what was sent since and may or may not have arrived, or what an older tool may have sent;
-            None if nothing is in doubt. An empty one is a doubt all the same.
-        current: the parsed payload of the row.
+        unsure: the records of what was sent since and may or may not have arrived, or of what an older tool
+            may have sent; None if nothing is in doubt. An empty one is a doubt all the same: a deletion.
+        current: the parsed payload of the row. A baseline of another la_child_id counts as none.
     """
     if baseline is not None and unsure is None:
         choice = _choose_without_doubt(baseline, current)
         if choice is not None:
             return choice
-    known = merge_skeletons(skeleton(baseline), unsure or Skeleton({}))
-    return Choice("full", full_with_purges(known, current))
+    acknowledged = skeleton(baseline) if child_ids(baseline)[0] == child_ids(current)[0] else {}
+    return Choice("full", full_with_purges(merge_skeletons(acknowledged, unsure or {}), current))
 
 
 def _choose_without_doubt(baseline: State, current: _Json) -> Choice | None:
@@ -324,6 +338,8 @@ def _changes(kind: _Kind, held: _Json | None, given: _Json) -> _Json | None:
     before = held or {}
     changed = kind.always_sent or held is None
     changed = changed or not _equal(_own_fields(kind, before), _own_fields(kind, given))
+    if not kind.nested:
+        return given if changed else None
     sent: _Json = {}
     for name in [*given, *(name for name in kind.nested if name in before and name not in given)]:
         inner = kind.nested.get(name)
@@ -405,7 +421,7 @@ def _check(payload: Any) -> None:
 def _check_record(kind: _Kind, record: Any, path: str) -> None:
     if not isinstance(record, dict):
         raise Unmodelled(path, "is no object")
-    if record.get("purge") not in (None, False, True):
+    if not isinstance(record.get("purge"), bool | None):
         raise Unmodelled(f"{path}.purge", "is neither true nor false")
     for name, inner in kind.nested.items():
         value = record.get(name)

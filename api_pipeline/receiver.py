@@ -18,6 +18,7 @@ from email.message import Message
 from types import TracebackType
 from typing import Any, Literal
 
+from api_pipeline import delta
 from api_pipeline.errors import ConfigError
 from api_pipeline.faults import Fault, FaultQueue
 from api_pipeline.receiver_checks import (
@@ -95,11 +96,13 @@ class Receiver:
         supplier_key_status: what answers a wrong supplier key; gateways differ.
         keep_bodies: keep the bytes of every request in ``requests``.
         keep_children: keep what was taken in ``children``; switch it off for large loads.
+        apply_partials: apply every payload to what is held by the rules of domain, section 5, as partial
+            mode takes for granted; otherwise a payload replaces the child, as in full mode.
         clock: seconds since the epoch; tokens expire and receipts are dated by it.
 
-    ``children`` maps each ``la_child_id`` to the payload taken last, ``receipts`` to its receipt, and
-    ``purged`` lists the deletions taken, in order. ``requests`` holds every request in order of answer;
-    an entry is there before its reply arrives.
+    ``children`` maps each ``la_child_id`` to the payload taken last (with ``apply_partials`` to the state
+    that all of them led to), ``receipts`` to its receipt, and ``purged`` lists the deletions taken, in order.
+    ``requests`` holds every request in order of answer; an entry is there before its reply arrives.
     """
 
     def __init__(  # noqa: PLR0913 - every knob of the stand-in, all by name and with a default
@@ -120,6 +123,7 @@ class Receiver:
         supplier_key_status: Literal[401, 403] = 401,
         keep_bodies: bool = False,
         keep_children: bool = True,
+        apply_partials: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not 2 <= fraction_digits <= 7:
@@ -140,6 +144,7 @@ class Receiver:
         self._base_path = base_path
         self._keep_bodies = keep_bodies
         self._keep_children = keep_children
+        self._apply_partials = apply_partials
         self._clock = clock
         self._lock = threading.Lock()
         self._answered = threading.Condition()
@@ -331,7 +336,7 @@ class Receiver:
     def _taken(self, batch: Sequence[dict[str, Any]], *, keep: bool) -> Reply:
         """Return the receipts and, with ``keep``, upsert in the order sent (domain, section 2).
 
-        This is what a receiver does with full payloads: the last one replaces the child, a purge removes it.
+        A purge removes the child; any other payload replaces it or, if so asked, is applied to it.
         """
         moment = datetime.fromtimestamp(self._clock(), timezone.utc)
         values = receipts(len(batch), moment, self._fraction_digits)
@@ -349,8 +354,11 @@ class Receiver:
         if record.get("purge") is True:
             self.children.pop(child, None)
             self.purged.append(child)
-        else:
-            self.children[child] = record
+            return
+        if self._apply_partials:
+            held = self.children.get(child)
+            record = delta.apply(delta.State(held) if held is not None else None, record) or record
+        self.children[child] = record
 
     def _spoiled(self, fault: Fault | None, right: Reply, batch: Sequence[Any] = ()) -> Reply:
         if fault is None:

@@ -20,7 +20,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module may import from its own layer and from those above it in this table, never from one below.
 LAYERS = (
     # Pure: values in, values out.
-    "errors names payload validation replies outcomes faults fake",
+    "errors names payload delta validation replies outcomes faults fake",
     # What a run is told, and where it writes what it did.
     "setting_values setting_table setting_loader envfile config logs",
     # One border each: the API's side and the databases' side; then the stand-in for the API.
