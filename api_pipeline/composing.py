@@ -72,7 +72,7 @@ def compose_partial(
         unsure = held.unsure or None
         if baseline is not None and baseline.full_next and base is not None and not delta.same(base, state):
             unsure = delta.merge_skeletons(unsure or {}, delta.skeleton(base))
-    elif baseline is None or baseline.state == "unknown":
+    elif is_unknown(baseline):
         unsure = _skeleton_of(previous, child_id)
     choice = delta.choose(base, unsure, value)
     if choice.kind == "unchanged":
@@ -82,6 +82,19 @@ def compose_partial(
     # Where nothing has to be purged the stored bytes go, white space and all.
     as_stored = choice.payload is None or choice.payload is value
     return Composition(Sending.FULL, text.encode() if as_stored else delta.encode(choice.payload), *hashes)
+
+
+def needs_state(value: Any, child_id: str, baseline: Baseline | None) -> bool:
+    """Whether an acknowledged full payload may leave DfE with more than the payload holds."""
+    held = _held(child_id, baseline)
+    if held is None:
+        return False
+    return held.unsure is not None or not held.same_records(delta.records_hash(delta.normalise(value) or {}))
+
+
+def is_unknown(baseline: Baseline | None) -> bool:
+    """Whether nothing is known of what DfE holds, so that an earlier tool may have sent something."""
+    return baseline is None or (baseline.state == "unknown" and not baseline.unsure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,7 @@ class _Held:
         known = self.acknowledged()
         if self.unsure is None:
             return known
-        return delta.add_records(known or {}, self.unsure)
+        return delta.with_records(known or {}, self.unsure)
 
     def same_records(self, records_hash: bytes) -> bool:
         return self.same_child and self.baseline.records_hash == records_hash

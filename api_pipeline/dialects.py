@@ -75,6 +75,7 @@ class Dialect(ABC):
         order_by: str,
         limit: int,
         lock: bool = False,
+        join: str = "",
     ) -> str:
         """Return a SELECT of at most ``limit`` rows; ``lock`` keeps them as they are until commit."""
 
@@ -166,10 +167,11 @@ class SqlServer(Dialect):
         order_by: str,
         limit: int,
         lock: bool = False,
+        join: str = "",
     ) -> str:
         hint = " WITH (UPDLOCK)" if lock else ""
         top = f"SELECT TOP ({limit}) {', '.join(columns)}"
-        return f"{top} FROM {table} AS t{hint} WHERE {where} ORDER BY {order_by}"
+        return f"{top} FROM {table} AS t{hint}{join} WHERE {where} ORDER BY {order_by}"
 
     def update_listed(
         self,
@@ -266,9 +268,10 @@ class PostgreSql(Dialect):
         order_by: str,
         limit: int,
         lock: bool = False,
+        join: str = "",
     ) -> str:
         tail = " FOR UPDATE" if lock else ""
-        select = f"SELECT {', '.join(columns)} FROM {table} AS t WHERE {where}"
+        select = f"SELECT {', '.join(columns)} FROM {table} AS t{join} WHERE {where}"
         return f"{select} ORDER BY {order_by} LIMIT {limit}{tail}"
 
     def update_listed(
@@ -341,6 +344,7 @@ class Sqlite(Dialect):
         order_by: str,
         limit: int,
         lock: bool = False,
+        join: str = "",
     ) -> str:
         # A writer locks the whole file, so ``lock`` needs nothing beyond the transaction that it is in.
         return (

@@ -152,6 +152,10 @@ class Ledger:
         """SQL Server's usual collations take these for one person, so the look-up has to as well."""
         return person_id.rstrip().casefold() if self._db.dialect is SQL_SERVER else person_id
 
+    def is_same_person(self, one: str, other: str | None) -> bool:
+        """Whether the database takes two person_ids for one."""
+        return other is not None and self._fold(one) == self._fold(other)
+
     def holders(self, child_ids: Sequence[str]) -> list[tuple[str, str]]:
         """Return (la_child_id, person_id) for those of the ids that some baseline holds."""
         found: list[tuple[str, str]] = []

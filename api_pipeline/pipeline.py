@@ -1,8 +1,9 @@
 """One run: from the due rows of the staging table to the API and back.
 
-The way of a row: :func:`planning.survey` sees that it is due; a page brings its payload; validation lets it
-pass; :class:`delivery.Dispatcher` sends it in a batch; the reply decides its fate; the staging table takes
-the outcome if the row still is what was read. No transaction is open while a request is under way.
+The way of a row: :func:`planning.survey` sees that it is due; :class:`sourcing.Source` reads it in a page,
+checks it and composes what to send; :class:`recording.Recorder` commits that it is about to be sent;
+:class:`delivery.Dispatcher` sends it in a batch; the reply decides its fate; the recorder writes the row, the
+log and the baseline in one transaction. No transaction is open while a request is under way.
 
 Deletions of earlier ids go first, then deletions, then payloads: an id that changed must be purged, and that
 acknowledged, before anything is sent under the new one (domain, "Deletions").
@@ -14,25 +15,27 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from api_pipeline import db, payload, planning, validation
+from api_pipeline import db, planning, validation
 from api_pipeline.api import ApiClient, ApiConfig
 from api_pipeline.config import Settings
 from api_pipeline.delivery import Dispatcher, Fate, Record, RecordKind, Result
 from api_pipeline.errors import ExitCode, InterruptedRun, PipelineError
+from api_pipeline.ledger import Attempt, Closing, Ledger, LogKind, LogOutcome
 from api_pipeline.locking import RunLock
-from api_pipeline.staging import KNOWN_STATUSES, Key, Scope, StagedRow, StagingTable, Write, WriteBack
+from api_pipeline.recording import Entry, Recorder
+from api_pipeline.sourcing import Changed, Event, Failed, Noticed, Settled, Source, Waiting
+from api_pipeline.staging import KNOWN_STATUSES, TESTING_RESPONSE, Key, Scope, StagedRow, StagingTable
 from api_pipeline.summary import RunSummary
+from api_pipeline.writeback import RowWriter, Write, WriteBack
 
 log = logging.getLogger(__name__)
 
-_ERRORS_AT_ONCE = 100  # rows that failed validation are written back in lots of this many
+_ERRORS_AT_ONCE = 100  # rows that are settled without sending are written back in lots of this many
 _SHOWN_FAULTS = 10  # first problems that a dry run lists
-
-TESTING_RESPONSE = "TESTING_MODE: nothing was sent."
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ def run(
 ) -> RunSummary:
     """Do the whole nightly job, or simulate it, and return what happened, exit code included.
 
-    Carries out domain, sections 2, 3 and 5 (full mode and deletions). What stops a run half-way, a database
-    that is lost for good for example, ends up in the summary, because what was done before has to be told.
+    Carries out domain, sections 2, 3, 5 and 6. What stops a run half-way, a database that is lost for good
+    for example, ends up in the summary, because what was done before has to be told. ``on_start`` is given
+    the run id.
 
     Raises:
         ConfigError: if a setting turns out to be unusable.
@@ -131,218 +135,246 @@ class _Job:
         self.progress = progress
         self._clock = clock
         self._scope = Scope(options.persons, options.resend)
+        self._ledger = Ledger.find(table.db, table, summary.run_id)
+        self._writer = RowWriter(table)
+        self._recorder = Recorder(
+            table.db, self._writer, self._ledger, run_id=summary.run_id, spool_dir=settings.spool_dir
+        )
         self._dispatcher: Dispatcher | None = None
-        self._failed: list[WriteBack] = []
+        self._entries: list[Entry] = []  # outcomes that wait to be written with the next ones
         self._error_kinds: dict[Key, str] = {}
-        self._waiting: set[Key] = set()  # rows whose earlier id has not been purged
         self._faults_shown = 0
         self.plan = planning.Plan()
 
+    @property
+    def _live(self) -> bool:
+        return self.summary.mode == "live"
+
     def do(self, stack: ExitStack) -> None:
-        self._warn_of_held_rows()
-        self._warn_of_unknown_persons()
-        if self.summary.mode == "live":
-            self.summary.hashes_filled = self.table.fill_hashes()
-        self.plan = planning.survey(self.table, self._scope, self.options.limit)
-        nameless = 0 if self.options.dry_run else self.table.write_nameless_errors(planning.NAMELESS)
-        self.summary.due = self.plan.due + nameless
-        if nameless:
-            self.summary.errors["no person_id"] += nameless
+        self._prepare()
+        self.plan = planning.survey(self.table, self._scope, self.options.limit, self._ledger)
+        self.summary.due = self.plan.due + self._mark_nameless()
         log.info("run %s (%s): %d rows are due", self.summary.run_id, self.summary.mode, self.summary.due)
-        if self.settings.use_partial_payload:
-            log.warning("USE_PARTIAL_PAYLOAD: no baseline is kept here yet, so full payloads are sent")
         self.progress.begin(self.plan.due)
         if not self.plan.due:
             return
-        if self.summary.mode == "live":
+        if self._live:
             self._dispatcher = self._open_dispatcher(stack)
             stack.callback(self._conclude, self._dispatcher)
-        self._retire_ids()
-        self._send_deletions()
-        self._send_all(self._payload_records())
+        source = Source(
+            self.table, self._ledger, self.settings, self._scope, self.plan, self.summary.run_id
+        )
+        deleting = self._may_delete()
+        for turn in range(max(map(len, self.plan.retiring.values()), default=0)):
+            self._send_all(source, source.retirements(turn, deletions=deleting))
+        if deleting:
+            self._send_all(source, source.deletions())
+        self._send_all(source, source.payloads())
 
-    def _open_dispatcher(self, stack: ExitStack) -> Dispatcher:
-        deadline = self._clock() + self.settings.run_deadline_minutes * 60
-        config = ApiConfig.from_settings(self.settings)
-        client = ApiClient(config, stop=self.stop, deadline=deadline, clock=self._clock)
-        return Dispatcher(stack.enter_context(client), stop=self.stop, deadline=deadline, clock=self._clock)
+    # -- before anything is sent -----------------------------------------------------------------------
 
-    def _warn_of_held_rows(self) -> None:
+    def _prepare(self) -> None:
         for count in self.table.status_counts():
             if count.status not in KNOWN_STATUSES:
                 self.summary.held[count.status] = self.summary.held.get(count.status, 0) + count.rows
         for status, rows in self.summary.held.items():
             log.warning("%d rows have the status '%s' and are not sent", rows, status)
-
-    def _warn_of_unknown_persons(self) -> None:
-        if self.options.persons:
-            for person in self.table.unknown_persons(self.options.persons):
-                log.error("there is no row for person_id %s", person)
-                self.summary.codes.add(ExitCode.FAILED)
-
-    # -- what is sent, in this order ------------------------------------------------------------------
-
-    def _retire_ids(self) -> None:
-        """Purge the ids that people had before; whoever's purge is not acknowledged waits."""
-        self._waiting.update(self.plan.retiring)
-        self._send_all(self._retirement_records())
-
-    def _retirement_records(self) -> Iterator[Record]:
-        for page in self.table.rows(self.plan.retiring):
-            for row in page:
-                earlier, mis_id = _ids(row.previous_payload)
-                if earlier is None or earlier == _ids(row.payload)[0]:
-                    self._waiting.discard(row.key)  # refreshed since the survey
-                    continue
-                text = payload.deletion(earlier, mis_id)
-                if validation.check_text(text.decode()).errors:
-                    self._waiting.discard(row.key)  # DfE cannot hold an id that it does not accept
-                    continue
-                yield Record(_light(row), RecordKind.RETIRED_ID, text)
-
-    def _send_deletions(self) -> None:
-        if self.plan.brake_holds(self.settings.max_deletions_percent) and not self.options.allow_deletions:
-            self.summary.deletions_held_back = self.plan.deletions
-            log.error(
-                "%d of %d people would be deleted, more than MAX_DELETIONS_PERCENT=%g allows: "
-                "no deletion is sent. Check the source of the staging table; if they really left, "
-                "run once with --allow-deletions.",
-                self.plan.deletions,
-                self.plan.people,
-                self.settings.max_deletions_percent,
+        for person in self.table.unknown_persons(self.options.persons) if self.options.persons else ():
+            log.error("there is no row for person_id %s", person)
+            self.summary.codes.add(ExitCode.FAILED)
+        if self.settings.use_partial_payload and self._ledger is None:
+            log.warning(
+                "USE_PARTIAL_PAYLOAD: there is no submission log and baseline beside %s, so full payloads are "
+                "sent; init-db makes the two tables",
+                self.table.info.full_name,
             )
+        if not self._live:
             return
-        self._send_all(self._deletion_records())
+        # In this order: a receipt in the spool ends the doubt that recovery would make of its attempt.
+        self.summary.replayed = self._recorder.replay()
+        if self._ledger is not None:
+            self.summary.recovered = self._ledger.recover()
+            if self.summary.recovered:
+                log.warning(
+                    "%d attempts of a run that ended early may or may not have arrived; they go again",
+                    self.summary.recovered,
+                )
+        self.summary.hashes_filled = self._writer.fill_hashes()
 
-    def _deletion_records(self) -> Iterator[Record]:
-        for page in self.table.pages(self._scope, deleted=True, last=self.plan.last_key):
-            for row in page:
-                text = None if self._blocked(row) else self._deletion_text(row)
-                if text is not None:
-                    yield Record(_light(row), RecordKind.DELETION, text)
+    def _mark_nameless(self) -> int:
+        if self.options.persons:
+            return 0
+        dry = self.options.dry_run
+        count = self.table.nameless_due() if dry else self._writer.write_nameless_errors(planning.NAMELESS)
+        if count:
+            self.summary.errors["no person_id"] += count
+        return count
 
-    def _deletion_text(self, row: StagedRow) -> bytes | None:
-        """Return the purge of the id that the row has now, or had before where that cannot be read."""
-        for source in (row.payload, row.previous_payload):
-            child_id, mis_id = _ids(source)
-            if child_id is None:
-                continue
-            current = source is row.payload
-            if current and not self._surveyed(row, child_id):
-                return None
-            if not current and child_id in self.plan.child_ids:
-                continue  # another due row holds this id now
-            for text in (payload.deletion(child_id, mis_id), payload.deletion(child_id, None)):
-                if not validation.check_text(text.decode()).errors:
-                    return text
-        self._fail(row, "validation", "No payload of this row has a la_child_id that can be purged.")
-        return None
-
-    def _payload_records(self) -> Iterator[Record]:
-        for page in self.table.pages(self._scope, deleted=False, last=self.plan.last_key):
-            for row in page:
-                if not self._blocked(row):
-                    yield from self._full(row)
-
-    def _full(self, row: StagedRow) -> Iterator[Record]:
-        checked = validation.check_text(row.payload)
-        blocking = self.settings.validation == "block"
-        for finding in checked.warnings if blocking else checked.findings:
-            self.summary.warnings[finding.rule] += 1
-        child_id = payload.child_ids(checked.value)[0]
-        if (checked.errors and blocking) or child_id is None or row.payload is None:
-            self._fail(row, "validation", validation.describe(checked.errors))
-        elif self._surveyed(row, child_id):
-            yield Record(_light(row), RecordKind.FULL, row.payload.encode())
-
-    def _surveyed(self, row: StagedRow, child_id: str) -> bool:
-        """Whether the survey saw this id: a row that was refreshed since is left to the next run."""
-        if child_id in self.plan.child_ids:
+    def _may_delete(self) -> bool:
+        """Apply the brake: an emptied source must not empty DfE (interface, MAX_DELETIONS_PERCENT)."""
+        percent = self.settings.max_deletions_percent
+        if self.options.allow_deletions or not self.plan.brake_holds(percent):
             return True
-        self._changed([row])
+        self.summary.deletions_held_back = self.plan.deletions
+        log.error(
+            "%d of %d people would be deleted, more than MAX_DELETIONS_PERCENT=%g allows: "
+            "no deletion is sent. Check the source of the staging table; if they really left, "
+            "run once with --allow-deletions.",
+            self.plan.deletions,
+            self.plan.people,
+            percent,
+        )
         return False
 
-    def _blocked(self, row: StagedRow) -> bool:
-        """Deal with a row that must not be sent, whatever its payload."""
-        if row.person_id is None or not row.person_id.strip():
-            self._fail(row, "no person_id", planning.NAMELESS)
-        elif row.key in self.plan.blocked:
-            self._fail(row, "shared id", self.plan.blocked[row.key])
-        elif row.key not in self._waiting:
-            return False
+    def _open_dispatcher(self, stack: ExitStack) -> Dispatcher:
+        deadline = self._clock() + self.settings.run_deadline_minutes * 60
+        config = ApiConfig.from_settings(self.settings)
+        client = stack.enter_context(
+            ApiClient(config, stop=self.stop, deadline=deadline, clock=self._clock)
+        )
+        dispatcher = Dispatcher(
+            client,
+            before=self._before,
+            after=self._after,
+            stop=self.stop,
+            deadline=deadline,
+            workers=self.settings.workers,
+            clock=self._clock,
+        )
+        stack.callback(dispatcher.close)
+        return dispatcher
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    def _send_all(self, source: Source, events: Iterator[Event]) -> None:
+        """Send the records among the events in batches, or simulate it, and write back the rest."""
+        self._source = source
+        batches = self._batches(events)
+        if self._dispatcher is not None:
+            self._dispatcher.send(batches)
         else:
-            self.progress.advance(1)
-        return True
-
-    # -- fates ----------------------------------------------------------------------------------------
-
-    def _send_all(self, records: Iterable[Record]) -> None:
-        """Send records in batches, or simulate it, and write back what became of them."""
-        batch: list[Record] = []
-        for record in records:
-            batch.append(record)
-            if len(batch) == self.settings.batch_size:
-                self._send(batch)
-                batch = []
-            if self._halted():
-                break
-        if batch:
-            self._send(batch)
+            for batch in batches:
+                self._simulate(batch)
+                if self.stop.is_set():
+                    raise InterruptedRun("The run was asked to stop.")
         self._flush()
 
-    def _halted(self) -> bool:
-        if self._dispatcher is not None:
-            return self._dispatcher.halt is not None
-        if self.stop.is_set():
-            raise InterruptedRun("The run was asked to stop.")
-        return False
+    def _batches(self, events: Iterator[Event]) -> Iterator[Sequence[Record]]:
+        batch: list[Record] = []
+        for event in events:
+            if isinstance(event, Record):
+                self.summary.payload_bytes += len(event.text)
+                self.summary.kinds[event.kind.value] += 1
+                batch.append(event)
+                if len(batch) == self.settings.batch_size:
+                    yield batch
+                    batch = []
+            else:
+                self._take(event)
+        if batch:
+            yield batch
 
-    def _send(self, batch: Sequence[Record]) -> None:
-        self.summary.payload_bytes += sum(len(record.text) for record in batch)
-        if self._dispatcher is None:
-            self._simulate(batch)
-            return
-        for results in self._dispatcher.send(batch):
-            self._take(results)
+    def _take(self, event: Event) -> None:
+        """Deal with what needs no sending."""
+        if isinstance(event, Noticed):
+            self.summary.warnings[event.rule] += 1
+        elif isinstance(event, Failed):
+            self._fail(event.row, event.kind, event.reason)
+        elif isinstance(event, Changed):
+            self._changed([event.row])
+        elif isinstance(event, Settled):
+            self._settle_unsent(event.outcome)
+        elif isinstance(event, Waiting):
+            self.progress.advance(1)
+
+    def _settle_unsent(self, outcome: WriteBack) -> None:
+        if self._live:
+            self._entries.append(Entry(outcome, None))
+            if len(self._entries) >= _ERRORS_AT_ONCE:
+                self._flush()
+        else:
+            self._simulate([Record(outcome.row, RecordKind.FULL, b"")])
 
     def _simulate(self, batch: Sequence[Record]) -> None:
-        outcomes = [
-            WriteBack(record.row, Write.TESTING, TESTING_RESPONSE)
-            for record in batch
-            if record.kind is not RecordKind.RETIRED_ID
-        ]
-        self._waiting.difference_update(
-            record.row.key for record in batch if record.kind is RecordKind.RETIRED_ID
-        )
+        retired = [record for record in batch if record.kind is RecordKind.RETIRED_ID]
+        self._source.waiting.difference_update(record.row.key for record in retired)
+        rows = [record.row for record in batch if record.kind is not RecordKind.RETIRED_ID]
         self.summary.requests += 1
         if self.options.dry_run:
-            self.summary.simulated += len(outcomes)
-            self.progress.advance(len(outcomes))
-        else:
-            self._flush(outcomes)
+            self.summary.simulated += len(rows)
+            self.progress.advance(len(rows))
+            return
+        self._recorder.note_tests([self._test(record.attempt) for record in batch if record.attempt])
+        self._flush([Entry(WriteBack(row, Write.TESTING, TESTING_RESPONSE), None) for row in rows])
 
-    def _take(self, results: Sequence[Result]) -> None:
-        """Turn the fates of one reply into the rows' outcomes."""
-        outcomes: list[WriteBack] = []
-        for result in results:
-            record = result.record
-            if result.fate is Fate.LEFT:
-                self.summary.unsure += result.unsure
-                if record.kind is not RecordKind.RETIRED_ID:
-                    self.progress.advance(1)
-            elif result.receipt is not None:
-                if record.kind is RecordKind.RETIRED_ID:
-                    self._waiting.discard(record.row.key)
-                    continue
-                write = Write.PURGED if record.kind is RecordKind.DELETION else Write.SENT
-                outcomes.append(WriteBack(record.row, write, result.receipt.uuid, result.receipt.timestamp))
-            else:
-                self._fail(record.row, result.error_kind, result.reason)
+    def _test(self, attempt: Attempt) -> Attempt:
+        return replace(attempt, seq=self._next_seq(), kind=LogKind.TEST)
+
+    def _next_seq(self) -> int:
+        return self._ledger.next_seq() if self._ledger is not None else 0
+
+    def _before(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Commit that these records are about to be sent; leave out the rows that changed since."""
+        if self._ledger is None:
+            return records
+        numbered = [
+            replace(record, attempt=replace(record.attempt, seq=self._next_seq())) if record.attempt else record
+            for record in records
+        ]
+        held = self._recorder.open([record.attempt for record in numbered if record.attempt])
+        lost = [record.row for record in numbered if record.attempt and record.attempt.seq not in held]
+        self._changed(lost)
+        return [record for record in numbered if record.attempt is None or record.attempt.seq in held]
+
+    # -- fates -----------------------------------------------------------------------------------------
+
+    def _after(self, results: Sequence[Result]) -> None:
+        """Turn the fates of one reply into the outcomes of rows and attempts, and write them."""
+        entries = [entry for result in results if (entry := self._entry(result)) is not None]
+        receipts = sum(1 for entry in entries if entry.outcome is not None and entry.outcome.receipt)
         try:
-            self._flush(outcomes)
+            self._flush(entries)
         except PipelineError:
-            self.summary.unrecorded += len(outcomes)
+            self.summary.unrecorded += receipts
             raise
+
+    def _entry(self, result: Result) -> Entry | None:
+        record = result.record
+        closing = _closing(result)
+        outcome: WriteBack | None = None
+        retired = record.kind is RecordKind.RETIRED_ID
+        if result.fate is Fate.ACCEPTED and result.receipt is not None:
+            if retired:
+                self._retired(record)
+            else:
+                outcome = self._accepted(record, result)
+        elif result.fate is Fate.REFUSED:
+            log.warning(
+                "row %s (person_id %s) is in error: %s", record.row.key, record.row.person_id, result.error_kind
+            )
+            self._error_kinds[record.row.key] = result.error_kind
+            outcome = WriteBack(record.row, Write.ERROR, result.reason)
+        elif result.fate is Fate.LEFT:
+            self.summary.unsure += result.unsure
+            self.progress.advance(0 if retired else 1)
+        return Entry(outcome, closing) if outcome is not None or closing is not None else None
+
+    def _retired(self, record: Record) -> None:
+        """Let a row go on when its last earlier id is purged."""
+        ids = self.plan.retiring[record.row.key]
+        if record.attempt is None or record.attempt.child_id == ids[-1]:
+            self._source.waiting.discard(record.row.key)
+
+    def _accepted(self, record: Record, result: Result) -> WriteBack:
+        assert result.receipt is not None  # noqa: S101 -- narrowing for the type checker
+        write, sent_text = Write.SENT, None
+        if record.kind is RecordKind.DELETION:
+            write = Write.PURGED
+        elif self.settings.use_partial_payload and self._ledger is not None:
+            write = Write.SENT_PARTIAL
+            sent_text = record.text.decode()
+        receipt = result.receipt
+        return WriteBack(record.row, write, receipt.uuid, receipt.timestamp, receipt.raw, sent_text)
 
     def _fail(self, row: StagedRow, kind: str, reason: str) -> None:
         """Note an error; the reasons are written back in lots, and never logged where they quote a reply."""
@@ -354,30 +386,33 @@ class _Job:
             self.progress.advance(1)
             return
         log.warning("row %s (person_id %s) is in error: %s", row.key, row.person_id, kind)
-        self._failed.append(WriteBack(row, Write.ERROR, reason))
         self._error_kinds[row.key] = kind
-        if len(self._failed) >= _ERRORS_AT_ONCE:
+        self._entries.append(Entry(WriteBack(row, Write.ERROR, reason), None))
+        if len(self._entries) >= _ERRORS_AT_ONCE:
             self._flush()
 
-    def _flush(self, outcomes: Sequence[WriteBack] = ()) -> None:
-        """Write these outcomes, and the errors noted since, in one transaction; count what was hit."""
-        failed, self._failed = self._failed, []
-        written = [*outcomes, *failed]
-        if not written:
-            return
-        missed = self.table.write_back(written)
+    def _flush(self, entries: Sequence[Entry] = ()) -> None:
+        """Write these outcomes, and those noted since, in one transaction; count what was hit."""
+        waiting, self._entries = self._entries, []
+        written = [*entries, *waiting]
+        missed = self._recorder.settle(written)
         keys = {row.key for row in missed}
-        for outcome in written:
+        outcomes = [entry.outcome for entry in written if entry.outcome is not None]
+        for outcome in outcomes:
             kind = self._error_kinds.pop(outcome.row.key, "")
-            if outcome.row.key in keys:
-                continue
-            self.summary.sent += outcome.write is Write.SENT
-            self.summary.deleted += outcome.write is Write.PURGED
-            self.summary.simulated += outcome.write is Write.TESTING
-            if outcome.write is Write.ERROR:
-                self.summary.errors[kind] += 1
-        self.progress.advance(len(written) - len(missed))
+            if outcome.row.key not in keys:
+                self._count(outcome.write, kind)
+        self.progress.advance(len(outcomes) - len(missed))
         self._changed(missed)
+
+    def _count(self, write: Write, error_kind: str) -> None:
+        self.summary.sent += write in (Write.SENT, Write.SENT_PARTIAL)
+        self.summary.deleted += write is Write.PURGED
+        self.summary.unchanged += write is Write.UNCHANGED
+        self.summary.never_sent += write is Write.NEVER_SENT
+        self.summary.simulated += write is Write.TESTING
+        if write is Write.ERROR:
+            self.summary.errors[error_kind] += 1
 
     def _changed(self, rows: Sequence[StagedRow]) -> None:
         for row in rows:
@@ -397,17 +432,25 @@ class _Job:
             log.error("%s", dispatcher.halt.message)
 
 
-def _ids(text: str | None) -> tuple[str | None, str | None]:
-    if text is None:
-        return None, None
-    try:
-        return payload.child_ids(payload.parse(text))
-    except payload.UnreadablePayload:
-        return None, None
-
-
-def _light(row: StagedRow) -> StagedRow:
-    """Drop the texts that the write-back does not need, so that a batch holds each payload once."""
-    if row.current_hash is None:
-        return replace(row, previous_payload=None)
-    return replace(row, payload=None, previous_payload=None)
+def _closing(result: Result) -> Closing | None:
+    """Say what the log and the baseline are told of an attempt; reasons only where they hold no data."""
+    attempt = result.record.attempt
+    if attempt is None or attempt.seq == 0:
+        return None
+    outcome = LogOutcome.UNSURE if result.unsure else LogOutcome.ERROR
+    detail = result.note
+    receipt = result.receipt
+    if receipt is not None:
+        outcome, detail = LogOutcome.SENT, receipt.raw
+    elif result.fate is Fate.REFUSED:
+        paths = validation.field_paths(result.reason)
+        detail = f"{result.error_kind}: {', '.join(paths)}" if paths else result.error_kind
+    return Closing(
+        attempt,
+        outcome,
+        posts=result.posts,
+        http_status=result.status,
+        detail=detail,
+        receipt="" if receipt is None else receipt.uuid,
+        moment=None if receipt is None else receipt.timestamp,
+    )

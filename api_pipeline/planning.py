@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
-from api_pipeline.staging import DueRow, Key, Scope, StagingTable
+from api_pipeline.ledger import Ledger
+from api_pipeline.staging import DueRow, Key, Scope, StagingTable, ids_to_purge
 
 BRAKE_MINIMUM = 20  # deletions up to this number never hold anything back
+_LOOKED_UP = 400  # la_child_ids asked for at once
 _NAMED_ROWS = 10  # row ids in one message
 
 NAMELESS = "This row has no person_id, so its outcome could not be followed. Give it one."
@@ -62,7 +65,8 @@ class Plan:
     last_key: Key | None = None  # the last of them, where --limit cut them off
     child_ids: IdSet = field(default_factory=IdSet)
     blocked: dict[Key, str] = field(default_factory=dict)  # row -> why it becomes an error
-    retiring: list[Key] = field(default_factory=list)  # rows whose earlier la_child_id is to be purged first
+    retiring: dict[Key, list[str]] = field(default_factory=dict)  # earlier la_child_ids to be purged first
+    never_sent: set[Key] = field(default_factory=set)  # deletions of which DfE need not hear
     deletions: int = 0  # over the whole table
     people: int = 0  # not yet purged, over the whole table
 
@@ -71,38 +75,55 @@ class Plan:
         return self.deletions > BRAKE_MINIMUM and self.deletions > self.people * percent / 100
 
 
-def survey(table: StagingTable, scope: Scope, limit: int | None) -> Plan:
+def survey(table: StagingTable, scope: Scope, limit: int | None, ledger: Ledger | None = None) -> Plan:
     """Look at every due row and decide what concerns more than one of them.
 
+    ``ledger`` is None where nothing is remembered of what was sent.
+
     Raises:
-        DatabaseError: if the table cannot be read.
+        DatabaseError: if a table cannot be read.
     """
     plan = Plan(people=table.people_not_purged())
     for key, others in table.same_person().items():
         plan.blocked[key] = _shared("person_id", others)
-    moved: list[tuple[Key, str]] = []
-    for row in table.scan_due(scope):
-        if row.child_id is not None:
-            plan.child_ids.add(row.child_id)
-        if _purges(row, plan):
-            plan.deletions += 1
-        if row.wanted and (limit is None or plan.due < limit):
-            plan.due += 1
-            plan.last_key = row.key if limit is not None else None
-            if row.child_id is not None and row.previous_id not in (None, row.child_id):
-                moved.append((row.key, str(row.previous_id)))
+    moved: list[DueRow] = []
+    fresh: list[DueRow] = []
+    for part in _parts(table.scan_due(scope)):
+        if ledger is not None:
+            _block_held_ids(plan, table, ledger, part)
+        for row in part:
+            _count(plan, row, limit)
+            if row.child_id is not None:
+                plan.child_ids.add(row.child_id)
+            if row.wanted and row.to_retire:
+                moved.append(row)
+            if row.deleted and row.fresh and row.held is None:
+                fresh.append(row)
     _block_shared_ids(plan, table, scope)
-    # An id that another due row holds now is that row's business: purging it would take the child away.
-    plan.retiring = [
-        key for key, earlier in moved if key not in plan.blocked and earlier not in plan.child_ids
-    ]
+    if ledger is not None:
+        _spare_never_sent(plan, ledger, fresh)
+    _plan_retirements(plan, ledger, moved)
     return plan
+
+
+def _parts(rows: Iterable[DueRow]) -> Iterator[list[DueRow]]:
+    iterator = iter(rows)
+    while part := list(islice(iterator, _LOOKED_UP)):
+        yield part
+
+
+def _count(plan: Plan, row: DueRow, limit: int | None) -> None:
+    if _purges(row, plan):
+        plan.deletions += 1
+    if row.wanted and (limit is None or plan.due < limit):
+        plan.due += 1
+        plan.last_key = row.key if limit is not None else None
 
 
 def _purges(row: DueRow, plan: Plan) -> bool:
     """Whether this row is a deletion that would be sent."""
-    known = row.child_id is not None or row.previous_id is not None
-    return row.deleted and known and not row.nameless and row.key not in plan.blocked
+    known = row.deleted and ids_to_purge(row.child_id, row.previous_id, row.held)
+    return bool(known) and not row.nameless and row.key not in plan.blocked
 
 
 def _block_shared_ids(plan: Plan, table: StagingTable, scope: Scope) -> None:
@@ -115,9 +136,67 @@ def _block_shared_ids(plan: Plan, table: StagingTable, scope: Scope) -> None:
             holders.setdefault(row.child_id, []).append(row)
     for rows in holders.values():
         for row in rows if len(rows) > 1 else ():
+            _block(plan, row, _shared("la_child_id", [other.key for other in rows if other is not row]))
+
+
+def _block_held_ids(plan: Plan, table: StagingTable, ledger: Ledger, rows: Sequence[DueRow]) -> None:
+    """Block rows whose la_child_id DfE holds for another person."""
+    holders = ledger.holders([row.child_id for row in rows if row.child_id is not None])
+    if not holders:
+        return
+    others: dict[str, set[str]] = {}
+    for child_id, person in holders:
+        others.setdefault(child_id, set()).add(person)
+    for row in rows:
+        foreign = {
+            person
+            for person in others.get(row.child_id or "", ())
+            if not ledger.is_same_person(person, row.person_id)
+        }
+        if foreign:
+            keys = [key for found in table.keys_of(sorted(foreign)).values() for key in found]
+            plan.blocked.setdefault(row.key, _held_elsewhere(keys))
+
+
+def _held_elsewhere(keys: Sequence[Key]) -> str:
+    if keys:
+        return _shared("la_child_id", keys)
+    return (
+        "DfE holds this la_child_id for a person who is no longer in the table, so the two cannot be told apart. "
+        "Give the child the same person_id again, or an id of its own."
+    )
+
+
+def _block(plan: Plan, row: DueRow, reason: str) -> None:
+    plan.deletions -= _purges(row, plan)
+    plan.blocked.setdefault(row.key, reason)
+
+
+def _spare_never_sent(plan: Plan, ledger: Ledger, fresh: Sequence[DueRow]) -> None:
+    """A deletion of which DfE never heard the name needs no purge (domain, "Deletions")."""
+    attempted = ledger.ever_attempted([row.person_id for row in fresh if row.person_id is not None])
+    for row in fresh:
+        if row.person_id is not None and row.person_id not in attempted and not row.nameless:
             plan.deletions -= _purges(row, plan)
-            others = [other.key for other in rows if other is not row]
-            plan.blocked.setdefault(row.key, _shared("la_child_id", others))
+            plan.never_sent.add(row.key)
+
+
+def _plan_retirements(plan: Plan, ledger: Ledger | None, moved: Sequence[DueRow]) -> None:
+    """Earlier ids are purged first, unless they are somebody else's by now."""
+    elsewhere: dict[str, set[str]] = {}
+    if ledger is not None:
+        for child_id, person in ledger.holders([found for row in moved for found in row.to_retire]):
+            elsewhere.setdefault(child_id, set()).add(person)
+    for row in moved:
+        if row.key in plan.blocked or row.nameless or row.key in plan.never_sent:
+            continue
+        for earlier in row.to_retire:
+            # An id that another due row holds now is that row's business: purging it would take the child away.
+            foreign = ledger is not None and any(
+                not ledger.is_same_person(person, row.person_id) for person in elsewhere.get(earlier, ())
+            )
+            if not foreign and earlier not in plan.child_ids:
+                plan.retiring.setdefault(row.key, []).append(earlier)
 
 
 def _shared(column: str, others: Sequence[Key]) -> str:

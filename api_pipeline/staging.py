@@ -7,32 +7,25 @@ read, so a refresh that runs meanwhile is never overwritten with an outcome that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
 from typing import Any
 
 from api_pipeline import payload as payloads
 from api_pipeline import schema
 from api_pipeline.db import Database, Row
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, Kind
+from api_pipeline.ledger_schema import BASELINE
 from api_pipeline.names import TableName
 
 Key = int | str
 
+TESTING_RESPONSE = "TESTING_MODE: nothing was sent."
+
 PAGE_ROWS = 200  # rows with payloads in memory at a time
 SCAN_ROWS = 2_000  # rows without payloads in memory at a time
 _PREFIX = 160  # characters that hold the la_child_id where it comes first: 36 and some white space
-
-
-class Write(Enum):
-    """What a row becomes."""
-
-    SENT = "sent"
-    PURGED = "purged"
-    ERROR = "error"
-    TESTING = "testing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +42,44 @@ class StagedRow:
 
 @dataclass(frozen=True, slots=True)
 class DueRow:
-    """A due row without its payload; ``previous_id`` is None where DfE cannot hold another id for it."""
+    """A due row without its payload.
+
+    Attributes:
+        fresh: the row itself shows no sign of ever having been sent.
+        held: the la_child_ids that DfE may hold for the person, None where the baseline does not tell.
+        previous_id: the id in the previous payload, None where that was purged.
+    """
 
     key: Key
+    person_id: str | None
     deleted: bool
     wanted: bool
     nameless: bool
+    fresh: bool
     child_id: str | None
     previous_id: str | None
+    held: tuple[str, ...] | None
+
+    @property
+    def to_retire(self) -> tuple[str, ...]:
+        """The ids to be purged before anything else is sent for this row."""
+        if self.deleted:
+            return ids_to_purge(self.child_id, self.previous_id, self.held)[1:]
+        candidates = (self.previous_id,) if self.held is None else self.held
+        return tuple(found for found in candidates if found is not None and found != self.child_id)
 
 
-@dataclass(frozen=True, slots=True)
-class WriteBack:
-    """One row's outcome: the receipt or reason for ``api_response``, and the receipt's moment."""
+def ids_to_purge(current: str | None, previous: str | None, held: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the ids that a deletion has to purge, the row's own first (domain, "Deletions").
 
-    row: StagedRow
-    write: Write
-    response: str
-    moment: datetime | None = None
+    Those that DfE is known to hold, or may hold; where nothing is known of that, those of the payloads.
+    """
+    candidates = (current, previous) if held is None else held
+    known = [found for found in candidates if found is not None]
+    if current in known:
+        known.remove(current)
+        known.insert(0, current)
+    return tuple(dict.fromkeys(known))
 
 
 @dataclass(frozen=True)
@@ -89,31 +102,12 @@ class StatusCount:
 _PENDING = "('', 'pending', 'error', 'testing')"
 KNOWN_STATUSES = frozenset({"", "pending", "error", "testing", "sent"})
 
-_ASSIGNMENTS: Mapping[Write, tuple[str, ...]] = {
-    Write.SENT: (
-        "submission_status = 'sent'",
-        "api_response = v.response",
-        "submission_timestamp = v.moment",
-        "previous_hash = t.current_hash",
-        "previous_json_payload = t.json_payload",
-        "row_state = 'unchanged'",
-    ),
-    Write.PURGED: (
-        "submission_status = 'sent'",
-        "api_response = v.response",
-        "submission_timestamp = v.moment",
-        "row_state = 'deleted'",
-    ),
-    Write.ERROR: ("submission_status = 'error'", "api_response = v.response"),
-    Write.TESTING: ("submission_status = 'testing'", "api_response = v.response"),
-}
-
 
 class StagingTable:
     """The rows of one staging table, read and written through ``db``."""
 
     def __init__(self, db: Database, name: TableName) -> None:
-        """Read the table's shape.
+        """Read the table's shape, and whether a baseline lies beside it.
 
         Raises:
             DatabaseError: if the table or a needed column is missing, or may not be read.
@@ -123,18 +117,20 @@ class StagingTable:
         self.info = schema.require(db, name)
         dialect = db.dialect
         self.sql_name = dialect.table(name)
+        baseline = BASELINE.name(name)
+        self.baseline = dialect.table(baseline) if schema.describe(db, baseline) else ""
         self._status = dialect.normalised("t.submission_status")
-        self._deleted = f"CASE WHEN {dialect.normalised('t.row_state')} = 'deleted' THEN 1 ELSE 0 END"
+        self.deleted = f"CASE WHEN {dialect.normalised('t.row_state')} = 'deleted' THEN 1 ELSE 0 END"
         marked = f"t.current_hash IS NOT NULL AND t.current_hash = {dialect.purge_marker}"
-        self._purged = f"({self._deleted} = 1 AND {marked})"
-        self._due = (
-            f"(({self._status} IN {_PENDING} OR ({self._status} = 'sent' AND ({self._deleted} = 1 "
+        self._purged = f"({self.deleted} = 1 AND {marked})"
+        self.due = (
+            f"(({self._status} IN {_PENDING} OR ({self._status} = 'sent' AND ({self.deleted} = 1 "
             "OR (t.current_hash IS NOT NULL AND t.previous_hash IS NOT NULL "
             f"AND t.current_hash <> t.previous_hash AND t.current_hash <> {dialect.purge_marker})))) "
             f"AND NOT {self._purged})"
         )
         self.key_column = self._choose_key()
-        self._key_kind = Kind.INTEGER if self.key_column == "id" else Kind.TEXT
+        self.key_kind = Kind.INTEGER if self.key_column == "id" else Kind.TEXT
 
     def _choose_key(self) -> str:
         """``id`` if it tells all rows apart, else ``person_id``: older tables lack it or lack IDENTITY."""
@@ -170,7 +166,7 @@ class StagingTable:
 
     def due_summary(self) -> tuple[int, str | None]:
         """Return how many rows are due and when the oldest of them last changed."""
-        rows = self._read(f"SELECT COUNT(*), MIN(t.last_updated) FROM {self.sql_name} AS t WHERE {self._due}")
+        rows = self._read(f"SELECT COUNT(*), MIN(t.last_updated) FROM {self.sql_name} AS t WHERE {self.due}")
         return int(rows[0][0]), None if rows[0][1] is None else str(rows[0][1])
 
     def last_submission(self) -> str | None:
@@ -220,17 +216,34 @@ class StagingTable:
 
     # -- reading what is due ---------------------------------------------------------------------------
 
+    def keys_of(self, persons: Sequence[str]) -> dict[str, list[Key]]:
+        """Return the keys of these people's rows."""
+        found: dict[str, list[Key]] = {}
+        for start in range(0, len(persons), PAGE_ROWS):
+            part = persons[start : start + PAGE_ROWS]
+            sql = f"SELECT t.person_id, t.{self.key_column} FROM {self.sql_name} AS t WHERE {self._among(part)}"
+            for person, key in self._read(sql, part):
+                found.setdefault(str(person), []).append(key)
+        return found
+
     def _among(self, persons: Sequence[str]) -> str:
         return "t.person_id IN (" + ", ".join(["?"] * len(persons)) + ")"
 
     def _where(self, scope: Scope) -> tuple[str, list[Any]]:
         if not scope.persons:
-            return self._due, []
+            return self.due, []
         among = self._among(scope.persons)
-        return (among if scope.resend else f"{self._due} AND {among}"), list(scope.persons)
+        return (among if scope.resend else f"{self.due} AND {among}"), list(scope.persons)
 
     def _pages(
-        self, columns: Sequence[str], where: str, params: Sequence[Any], rows: int, *, last: Key | None = None
+        self,
+        columns: Sequence[str],
+        where: str,
+        params: Sequence[Any],
+        rows: int,
+        *,
+        last: Key | None = None,
+        join: str = "",
     ) -> Iterator[list[Row]]:
         """Yield pages in key order; the first column must be the key. Nothing stays open between pages."""
         key = f"t.{self.key_column}"
@@ -241,7 +254,7 @@ class StagingTable:
             where, params = f"{where} AND {key} <= ?", [*params, last]
         while True:
             paged = where if after is None else f"{where} AND {key} > ?"
-            sql = self.db.dialect.select(columns, self.sql_name, where=paged, order_by=key, limit=rows)
+            sql = self.db.dialect.select(columns, self.sql_name, where=paged, order_by=key, limit=rows, join=join)
             page = self._read(sql, [*params] if after is None else [*params, after])
             if page:
                 yield page
@@ -257,21 +270,35 @@ class StagingTable:
         """
         dialect = self.db.dialect
         nameless = f"CASE WHEN {dialect.normalised('t.person_id')} = '' THEN 1 ELSE 0 END"
-        previous = (
-            f"CASE WHEN t.previous_hash = {dialect.purge_marker} THEN NULL "
-            f"ELSE {self._id_source('previous_json_payload')} END"
+        fresh = (
+            "CASE WHEN t.previous_hash IS NULL AND (t.api_response IS NULL "
+            f"OR t.api_response = '{TESTING_RESPONSE}') THEN 1 ELSE 0 END"
         )
-        columns = [f"t.{self.key_column}", self._deleted, nameless, self._id_source("json_payload"), previous]
+        columns = [
+            f"t.{self.key_column}",
+            "t.person_id",
+            self.deleted,
+            nameless,
+            fresh,
+            self._id_source("json_payload"),
+            self._unless_purged(self._id_source("previous_json_payload")),
+            *(("b.state", "b.la_child_id", "b.unsure") if self.baseline else ("NULL", "NULL", "NULL")),
+        ]
         params: list[Any] = []
-        where = self._due
+        where = self.due
         if scope.persons:
             columns.append(f"CASE WHEN {self._among(scope.persons)} THEN 1 ELSE 0 END")
             params = list(scope.persons)
             if scope.resend:
                 where = f"({where} OR {self._among(scope.persons)})"
                 params = [*params, *scope.persons]
-        for page in self._pages(columns, where, params, SCAN_ROWS):
+        join = f" LEFT JOIN {self.baseline} AS b ON b.person_id = t.person_id" if self.baseline else ""
+        for page in self._pages(columns, where, params, SCAN_ROWS, join=join):
             yield from self._with_ids(page)
+
+    def _unless_purged(self, previous: str) -> str:
+        """The previous payload, or what is taken of it, unless the marker says that it was purged."""
+        return f"CASE WHEN t.previous_hash = {self.db.dialect.purge_marker} THEN NULL ELSE {previous} END"
 
     def _id_source(self, column: str) -> str:
         """An expression that la_child_id can be read from without fetching the payload."""
@@ -287,18 +314,21 @@ class StagingTable:
 
     def _with_ids(self, page: Sequence[Row]) -> Iterator[DueRow]:
         exact = self._is_json("json_payload"), self._is_json("previous_json_payload")
-        ids = [(_leading(row[3], exact[0]), _leading(row[4], exact[1])) for row in page]
+        ids = [(_leading(row[5], exact[0]), _leading(row[6], exact[1])) for row in page]
         unclear = [row[0] for row, pair in zip(page, ids, strict=True) if _Unclear in pair]
         full = self._full_ids(unclear)
         for row, pair in zip(page, ids, strict=True):
             current, previous = full.get(row[0], pair)
             yield DueRow(
                 key=row[0],
-                deleted=bool(row[1]),
-                wanted=len(row) < 6 or bool(row[5]),
-                nameless=bool(row[2]),
+                person_id=None if row[1] is None else str(row[1]),
+                deleted=bool(row[2]),
+                wanted=len(row) < 11 or bool(row[10]),
+                nameless=bool(row[3]),
+                fresh=bool(row[4]),
                 child_id=_text(current),
-                previous_id=None if row[4] is None else _text(previous),
+                previous_id=None if row[6] is None else _text(previous),
+                held=_held(*row[7:10]),
             )
 
     def _full_ids(self, keys: Sequence[Key]) -> dict[Key, tuple[str | None, str | None]]:
@@ -314,10 +344,12 @@ class StagingTable:
                 found[key] = (_child_id(current), _child_id(previous))
         return found
 
-    def pages(self, scope: Scope, *, deleted: bool, last: Key | None = None) -> Iterator[list[StagedRow]]:
+    def pages(
+        self, scope: Scope, *, deleted: bool, previous: bool = False, last: Key | None = None
+    ) -> Iterator[list[StagedRow]]:
         """Yield the due rows with their payloads, a page at a time, in key order up to ``last``.
 
-        Deletions come with ``previous_payload`` too, because DfE may hold the child under its id.
+        ``previous`` asks for the previous payloads too, where DfE may hold something because of them.
         """
         where, params = self._where(scope)
         as_text = self.db.dialect.as_text
@@ -326,11 +358,11 @@ class StagingTable:
             "t.person_id",
             as_text("t.json_payload"),
             "t.current_hash",
-            self._deleted,
+            self.deleted,
         ]
-        if deleted:
-            columns.append(as_text("t.previous_json_payload"))
-        where = f"{where} AND {self._deleted} = {int(deleted)}"
+        if previous:
+            columns.append(self._unless_purged(as_text("t.previous_json_payload")))
+        where = f"{where} AND {self.deleted} = {int(deleted)}"
         for page in self._pages(columns, where, params, PAGE_ROWS, last=last):
             yield [_staged(row) for row in page]
 
@@ -342,8 +374,8 @@ class StagingTable:
             "t.person_id",
             as_text("t.json_payload"),
             "t.current_hash",
-            self._deleted,
-            as_text("t.previous_json_payload"),
+            self.deleted,
+            self._unless_purged(as_text("t.previous_json_payload")),
         ]
         for start in range(0, len(keys), PAGE_ROWS):
             part = keys[start : start + PAGE_ROWS]
@@ -351,139 +383,6 @@ class StagingTable:
             select = f"SELECT {', '.join(columns)} FROM {self.sql_name} AS t"
             sql = f"{select} WHERE {among} ORDER BY t.{self.key_column}"
             yield [_staged(row) for row in self._read(sql, part)]
-
-    # -- writing ---------------------------------------------------------------------------------------
-
-    def fill_hashes(self) -> int:
-        """Give every row without a hash one, and return how many there were (domain, "Due rows").
-
-        Each page is read under a lock and written in the same transaction, so no refresh can come between.
-        """
-        filled = 0
-        after: Key | None = None
-        while True:
-            start = after
-            count, after = self.db.retrying(lambda start=start: self._fill_page(start))  # type: ignore[misc]
-            filled += count
-            if after is None:
-                return filled
-
-    def _fill_page(self, after: Key | None) -> tuple[int, Key | None]:
-        dialect = self.db.dialect
-        key = f"t.{self.key_column}"
-        where = f"t.current_hash IS NULL AND t.json_payload IS NOT NULL AND {key} IS NOT NULL"
-        select = dialect.select(
-            [key, dialect.as_text("t.json_payload")],
-            self.sql_name,
-            where=where if after is None else f"{where} AND {key} > ?",
-            order_by=key,
-            limit=PAGE_ROWS,
-            lock=True,
-        )
-        with self.db.transaction():
-            page = self.db.query(select, [] if after is None else [after])
-            if page:
-                update = dialect.update_listed(
-                    self.sql_name,
-                    assignments=["current_hash = v.h"],
-                    columns={"k": self._key_kind, "h": Kind.HASH},
-                    rows=len(page),
-                    where="t.current_hash IS NULL",
-                    key_column=self.key_column,
-                )
-                self.db.query(
-                    update, [value for row in page for value in (row[0], payloads.content_hash(row[1]))]
-                )
-        return len(page), page[-1][0] if len(page) == PAGE_ROWS else None
-
-    def write_back(self, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
-        """Write what became of these rows, in one transaction; return the rows that had changed meanwhile.
-
-        Success and error apply only if the row still carries the hash and the deleted-or-not state that were
-        read; where it had no hash, only if it still has none and holds the same payload. Safe to repeat after
-        a lost connection: a row that already carries this outcome is hit again with the same values.
-        """
-        return self.db.retrying(lambda: self._write_once(outcomes))
-
-    def _write_once(self, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
-        hit: set[Key] = set()
-        with self.db.transaction():
-            for write in Write:
-                listed = [outcome for outcome in outcomes if outcome.write is write]
-                hashed = [outcome for outcome in listed if outcome.row.current_hash is not None]
-                if hashed:
-                    hit.update(self._update(write, hashed, hashless=False))
-                # One at a time: these bind the payload too, and are rare.
-                for outcome in listed:
-                    if outcome.row.current_hash is None:
-                        hit.update(self._update(write, [outcome], hashless=True))
-        return [outcome.row for outcome in outcomes if outcome.row.key not in hit]
-
-    def _update(self, write: Write, outcomes: Sequence[WriteBack], *, hashless: bool) -> list[Key]:
-        dialect = self.db.dialect
-        columns = {"k": self._key_kind, "p": Kind.TEXT, "d": Kind.INTEGER, "response": Kind.TEXT}
-        guards = [f"{self._deleted} = v.d", "(t.person_id = v.p OR (t.person_id IS NULL AND v.p IS NULL))"]
-        assignments = list(_ASSIGNMENTS[write])
-        if hashless:
-            columns["payload"] = Kind.TEXT
-            guards.append(
-                "t.current_hash IS NULL AND "
-                + dialect.same_bytes(dialect.as_text("t.json_payload"), "v.payload")
-            )
-        else:
-            columns["h"] = Kind.HASH
-            guards.append("t.current_hash = v.h")
-        if write is Write.PURGED:
-            assignments.append(f"current_hash = {dialect.purge_marker}")
-            # A commit whose answer was lost may have happened: then the row has the marker and our receipt.
-            guards[-1] = (
-                f"({guards[-1]} OR (t.current_hash = {dialect.purge_marker} AND t.api_response = v.response))"
-            )
-        timed = write in (Write.SENT, Write.PURGED)
-        if timed:
-            columns["moment"] = Kind.TIMESTAMP
-        sql = dialect.update_listed(
-            self.sql_name,
-            assignments=assignments,
-            columns=columns,
-            rows=len(outcomes),
-            where=" AND ".join(guards),
-            key_column=self.key_column,
-        )
-        params: list[Any] = []
-        for outcome in outcomes:
-            row = outcome.row
-            params += [row.key, row.person_id, int(row.deleted), self._fitted(outcome.response)]
-            params.append(row.payload if hashless else row.current_hash)
-            if timed:
-                params.append(None if outcome.moment is None else dialect.timestamp(outcome.moment))
-        return [row[0] for row in self.db.query(sql, params)]
-
-    def nameless_due(self) -> int:
-        """Count the due rows with no person_id where it is the key, since paging cannot reach them."""
-        if self.keyed_by_id:
-            return 0
-        where = f"t.person_id IS NULL AND {self._due}"
-        return int(self._read(f"SELECT COUNT(*) FROM {self.sql_name} AS t WHERE {where}")[0][0])
-
-    def write_nameless_errors(self, reason: str) -> int:
-        """Mark due rows with no person_id where it is the key, since paging cannot reach them."""
-        where = f"t.person_id IS NULL AND {self._due}"
-        count = self.nameless_due()
-        if count:
-            alias = "UPDATE t" if self.db.dialect is SQL_SERVER else f"UPDATE {self.sql_name} AS t"
-            source = f" FROM {self.sql_name} AS t" if self.db.dialect is SQL_SERVER else ""
-            sql = f"{alias} SET submission_status = 'error', api_response = ?{source} WHERE {where}"
-            with self.db.transaction():
-                self.db.execute(sql, [self._fitted(reason)])
-        return count
-
-    def _fitted(self, text: str) -> str:
-        """Cut a response to the column's width; SQL Server counts UTF-16 units, so the cut does too."""
-        width = self.info.columns["api_response"].length
-        if width is None:
-            return text
-        return text.encode("utf-16-le", "surrogatepass")[: width * 2].decode("utf-16-le", "ignore")
 
 
 class _Unclear:
@@ -496,6 +395,13 @@ def _leading(source: Any, exact: bool) -> Any:
     if exact:
         return str(source) or None
     return payloads.leading_child_id(str(source)) or _Unclear
+
+
+def _held(state: Any, child_id: Any, unsure: Any) -> tuple[str, ...] | None:
+    """Return the ids that a baseline tells of, the acknowledged one first; None where it tells of none."""
+    known = [str(child_id)] if state == "acknowledged" and child_id is not None else []
+    doubtful = [found for found in json.loads(unsure) if found not in known] if unsure else []
+    return (*known, *doubtful) or None
 
 
 def _text(value: Any) -> str | None:

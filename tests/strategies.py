@@ -279,3 +279,141 @@ def _reach(draw: st.DrawFn, child: dict[str, Any], path: str) -> tuple[Any, Any,
                 return here, index, f"{at}[{index}]"
             here, there, at = here[index], there[0], f"{at}[{index}]"
     raise AssertionError(path)
+
+
+# --- Children and what becomes of them -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecordKind:
+    """A record that can be purged: its path (``[]`` for a list; empty for the child) and its id's name."""
+
+    path: str
+    id_field: str
+
+    @property
+    def name(self) -> str:
+        """The name under which its parent has it."""
+        return self.path.rpartition(".")[2].removesuffix("[]")
+
+    @property
+    def nested(self) -> list[RecordKind]:
+        """The kinds of record right below it."""
+        return [kind for kind in RECORD_KINDS if kind.path and kind.path.rpartition(".")[0] == self.path]
+
+
+def _record_kinds() -> list[RecordKind]:
+    prefixes = [field.path.removesuffix("purge") for field in FIELDS if field.path.split(".")[-1] == "purge"]
+    ids = {
+        field.path.rpartition(".")[0]: field.path.rpartition(".")[2] for field in FIELDS if field.required
+    }
+    return [RecordKind(path, ids.get(path, "")) for path in (prefix.removesuffix(".") for prefix in prefixes)]
+
+
+RECORD_KINDS = sorted(_record_kinds(), key=lambda kind: kind.path)
+CHILD_KIND = RECORD_KINDS[0]
+
+# Values that are easily mixed up; also records and ids in places where they are none.
+LOOK_ALIKES = [
+    *(None, True, 1, 1.0, False, 0, 0.0, -0.0, "", "1", "O'Brien", "O''Brien", "\u00e9", "e\u0301", "\U0001f31f"),
+    *(10**20, 1e20, 0.1, [], [1], [True], [1.0], [None], {}, {"a": 1}, {"a": True}, {"purge": True}),
+    *([{"worker_id": "1"}, {"worker_id": "1"}], [{"worker_id": "1"}], ["1", "2"], ["2", "1"]),
+]  # fmt: skip
+_OWN_NAMES = ["start_date", "factors", "unknown", "la_child_id_2", "o\u0308"]
+_IDS = ["1", "2", "3"]
+
+
+def _small_record(kind: RecordKind, *, may_purge: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """Records with few ids and fields, so that two of them have much in common."""
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        name: st.sampled_from(LOOK_ALIKES) for name in (_OWN_NAMES if kind.path else ["mis_child_id", "x"])
+    }
+    # In other places the names of records are those of fields like any other.
+    if not kind.nested:
+        optional["adoption"] = st.sampled_from(LOOK_ALIKES)
+    optional["purge"] = st.sampled_from([False, None, *([True] if may_purge else [])])
+    for inner in kind.nested:
+        record = _small_record(inner, may_purge=may_purge)
+        optional[inner.name] = st.none() | record
+        if inner.id_field:
+            unique = None if may_purge else lambda item, name=inner.id_field: item[name]
+            optional[inner.name] = st.none() | st.lists(record, max_size=3, unique_by=unique)
+    required = {kind.id_field: st.sampled_from(_IDS if kind.path else ["C1"])}
+    return st.fixed_dictionaries(required if kind.id_field else {}, optional=optional)
+
+
+def small_children() -> st.SearchStrategy[dict[str, Any]]:
+    """Full payloads of the child C1, sound by the rules of section 5: no purges, each id once in its list.
+
+    Fields and their values are not those of section 4: to the rules a field is a field.
+    """
+    return _small_record(CHILD_KIND, may_purge=False)
+
+
+def small_payloads() -> st.SearchStrategy[dict[str, Any]]:
+    """Any payload for the child C1: purges (of the child, too) and duplicate ids among the rest."""
+    return _small_record(CHILD_KIND, may_purge=True)
+
+
+def records_of(record: dict[str, Any], kind: RecordKind = CHILD_KIND) -> list[tuple[RecordKind, dict[str, Any]]]:
+    """Return the record and all within it, each with its kind."""
+    found = [(kind, record)]
+    for inner in kind.nested:
+        value = record.get(inner.name) or []
+        for item in value if inner.id_field else ([value] if inner.name in record and value != [] else []):
+            found += records_of(item, inner)
+    return found
+
+
+@st.composite
+def edited_children(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two full payloads of the child C1, the second the first after a few edits, or quite another.
+
+    Both are sound by the rules of section 5.
+    """
+    before = draw(small_children())
+    if draw(st.integers(0, 9)) == 0:
+        return before, draw(small_children())
+    after = copy.deepcopy(before)
+    for _ in range(draw(st.integers(0, 3))):
+        kind, record = draw(st.sampled_from(records_of(after)))
+        draw(st.sampled_from([_edit_field, _edit_field, _edit_nested, _reorder]))(draw, kind, record)
+    return before, after
+
+
+def _edit_field(draw: st.DrawFn, kind: RecordKind, record: dict[str, Any]) -> None:
+    """Change, add or take away an own field."""
+    name = draw(st.sampled_from([*_OWN_NAMES, "purge"] if kind.path else ["mis_child_id", "x", "purge"]))
+    if name in record and draw(st.booleans()):
+        del record[name]
+    else:
+        record[name] = draw(st.sampled_from([False, None] if name == "purge" else LOOK_ALIKES))
+
+
+def _edit_nested(draw: st.DrawFn, kind: RecordKind, record: dict[str, Any]) -> None:
+    """Add, replace or take away a nested record or a whole list of them."""
+    if not kind.nested:
+        return _edit_field(draw, kind, record)
+    inner = draw(st.sampled_from(kind.nested))
+    items = record.get(inner.name)
+    how = draw(st.sampled_from(["remove", "empty", "add", "add"]))
+    if how == "remove":
+        record.pop(inner.name, None)
+        return None
+    new = draw(_small_record(inner, may_purge=False))
+    if not inner.id_field:
+        record[inner.name] = new if how == "add" else None
+        return None
+    others = [item for item in items or [] if item[inner.id_field] != new[inner.id_field]]
+    record[inner.name] = {"empty": others[:1] if others else [], "add": [*others, new]}[how]
+    return None
+
+
+def _reorder(draw: st.DrawFn, kind: RecordKind, record: dict[str, Any]) -> None:
+    """Put keys and items into another order."""
+    for inner in kind.nested:
+        if inner.id_field and record.get(inner.name):
+            record[inner.name] = draw(st.permutations(record[inner.name]))
+    items = draw(st.permutations(list(record.items())))
+    record.clear()
+    record.update(items)
