@@ -40,6 +40,9 @@ STATEMENT_TIMEOUT = 300  # seconds, for one statement: long enough for a scan of
 LOCK_TIMEOUT = 30  # seconds to wait for a lock that another session holds
 ATTEMPTS = 6  # of one transaction, with waits of 1, 2, 4, 8 and 16 seconds between
 _SQLITE_MINIMUM = (3, 35, 0)  # UPDATE ... FROM and RETURNING
+# PostgreSQL takes the rule for due rows to pick very few, so for every page it would read and sort the whole
+# table rather than follow the key's index, and at a million rows compile each page's plan as well.
+_PLANNER = ("enable_sort", "jit")
 
 # Who is logged in, to which database, of which version.
 _IDENTITY = {
@@ -401,6 +404,8 @@ class _OdbcDriver:
             else:
                 cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
                 cursor.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
+                for setting in _PLANNER:
+                    cursor.execute(f"SET {setting} = off")
             cursor.close()
         except self._pyodbc.Error as error:
             raise self.statement_error(error) from error
