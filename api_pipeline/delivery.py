@@ -95,20 +95,23 @@ class Dispatcher:
 
     def send(self, batch: Sequence[Record]) -> Iterator[list[Result]]:
         """Send a batch and yield the fates of its records, after each reply, so that they can be written."""
-        waiting = [list(batch)]
+        # Each part with whether an earlier body that held its records may have been taken: no refusal of
+        # that body ends the doubt about them (domain, section 2).
+        waiting = [(list(batch), False)]
         while waiting:
-            part = waiting.pop()
+            part, doubt = waiting.pop()
             if not self._may_send():
-                yield [Result(record, Fate.LEFT) for record in part]
+                yield [Result(record, Fate.LEFT, unsure=doubt) for record in part]
                 continue
             body = b"[" + b",".join(record.text for record in part) + b"]"
             outcome = self._client.submit(body, len(part))
             self.requests += outcome.attempts
             self.bytes_sent += len(body) * outcome.attempts
             self._note(outcome, len(part))
-            results, again = _settle(part, outcome)
+            doubt = doubt or outcome.unsure
+            results, again = _settle(part, outcome, doubt)
             # The last one in is sent next: what a refusal left over goes again at once.
-            waiting.extend(reversed(again))
+            waiting.extend((rest, doubt) for rest in reversed(again))
             if results:
                 yield results
 
@@ -141,31 +144,34 @@ class Dispatcher:
             log.warning("a batch of %d was refused with HTTP %s", count, outcome.status)
 
 
-def _settle(part: list[Record], outcome: Outcome) -> tuple[list[Result], list[list[Record]]]:
+def _settle(part: list[Record], outcome: Outcome, unsure: bool) -> tuple[list[Result], list[list[Record]]]:
     """Return the fates that this reply decides, and the batches to send because of it."""
     if outcome.verdict is Verdict.ACCEPTED:
         pairs = zip(part, outcome.receipts, strict=True)
         return [Result(record, Fate.ACCEPTED, receipt) for record, receipt in pairs], []
     if outcome.verdict is Verdict.REFUSED and outcome.refusals:
-        named = [_refused(part[index], outcome, reason) for index, reason in sorted(outcome.refusals.items())]
+        named = [
+            _refused(part[index], outcome, reason, unsure)
+            for index, reason in sorted(outcome.refusals.items())
+        ]
         others = [record for index, record in enumerate(part) if index not in outcome.refusals]
         return named, [others] if others else []
     if outcome.verdict in (Verdict.REFUSED, Verdict.TOO_LARGE):
         if len(part) == 1:
-            return [_refused(part[0], outcome, outcome.reply_text)], []
+            return [_refused(part[0], outcome, outcome.reply_text, unsure)], []
         middle = (len(part) + 1) // 2
         return [], [part[:middle], part[middle:]]
     if outcome.verdict is Verdict.EMPTY:
         return [
-            _refused(record, outcome, "the API answered that there was no content") for record in part
+            _refused(record, outcome, "the API answered that there was no content", unsure) for record in part
         ], []
-    left = [Result(record, Fate.LEFT, reason=outcome.reason, unsure=outcome.unsure) for record in part]
+    left = [Result(record, Fate.LEFT, reason=outcome.reason, unsure=unsure) for record in part]
     return left, []
 
 
-def _refused(record: Record, outcome: Outcome, reason: str) -> Result:
+def _refused(record: Record, outcome: Outcome, reason: str, unsure: bool) -> Result:
     kind = {Verdict.EMPTY: "no content", Verdict.TOO_LARGE: "too large"}.get(
         outcome.verdict, "refused by the API"
     )
     text = f"HTTP {outcome.status}: {reason}".strip()
-    return Result(record, Fate.REFUSED, reason=text, error_kind=kind, unsure=outcome.unsure)
+    return Result(record, Fate.REFUSED, reason=text, error_kind=kind, unsure=unsure)
