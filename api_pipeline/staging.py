@@ -273,6 +273,19 @@ class StagingTable:
         for page in self._pages(columns, where, params, SCAN_ROWS):
             yield from self._with_ids(page)
 
+    def scan_acknowledged(self) -> Iterator[tuple[Key, str]]:
+        """Yield key and la_child_id of the rows that are not due and not deleted: what DfE may hold."""
+        where = f"NOT {self._due} AND {self._deleted} = 0"
+        columns = [f"t.{self.key_column}", self._id_source("json_payload")]
+        exact = self._is_json("json_payload")
+        for page in self._pages(columns, where, [], SCAN_ROWS):
+            ids = {row[0]: _leading(row[1], exact) for row in page}
+            full = self._full_ids([key for key, child_id in ids.items() if child_id is _Unclear])
+            for key, found in ids.items():
+                child_id = _text(full[key][0] if key in full else found)
+                if child_id is not None:
+                    yield key, child_id
+
     def _id_source(self, column: str) -> str:
         """An expression that la_child_id can be read from without fetching the payload."""
         if self._is_json(column):
@@ -282,8 +295,11 @@ class StagingTable:
         return self.db.dialect.prefix(self.db.dialect.as_text(f"t.{column}"), _PREFIX)
 
     def _is_json(self, column: str) -> bool:
-        """Whether the server itself can read the column's ids; jsonb does not keep the order of keys."""
-        return self.db.dialect is POSTGRESQL and self.info.columns[column].type in {"json", "jsonb"}
+        """Whether the server has to read the ids, because jsonb does not keep the order of keys.
+
+        A json column does, and asked for a value, fails the whole statement over one row with a bad escape.
+        """
+        return self.db.dialect is POSTGRESQL and self.info.columns[column].type == "jsonb"
 
     def _with_ids(self, page: Sequence[Row]) -> Iterator[DueRow]:
         exact = self._is_json("json_payload"), self._is_json("previous_json_payload")
@@ -403,7 +419,8 @@ class StagingTable:
         read; where it had no hash, only if it still has none and holds the same payload. Safe to repeat after
         a lost connection: a row that already carries this outcome is hit again with the same values.
         """
-        return self.db.retrying(lambda: self._write_once(outcomes))
+        # Not given up because somebody asks the run to stop: these outcomes are known nowhere else.
+        return self.db.retrying(lambda: self._write_once(outcomes), to_the_end=True)
 
     def _write_once(self, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
         hit: set[Key] = set()
@@ -479,11 +496,16 @@ class StagingTable:
         return count
 
     def _fitted(self, text: str) -> str:
-        """Cut a response to the column's width; SQL Server counts UTF-16 units, so the cut does too."""
+        """Make a response fit the column: a reply may hold what no database stores, or too much.
+
+        SQL Server counts UTF-16 units, so the cut does too.
+        """
+        storable = text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass")
+        whole = storable.decode("utf-16-le", "replace")
         width = self.info.columns["api_response"].length
         if width is None:
-            return text
-        return text.encode("utf-16-le", "surrogatepass")[: width * 2].decode("utf-16-le", "ignore")
+            return whole
+        return whole.encode("utf-16-le")[: width * 2].decode("utf-16-le", "ignore")
 
 
 class _Unclear:
