@@ -144,7 +144,11 @@ class _Job:
         if self.summary.mode == "live":
             self.summary.hashes_filled = self.table.fill_hashes()
         self.plan = planning.survey(self.table, self._scope, self.options.limit)
-        nameless = 0 if self.options.dry_run else self.table.write_nameless_errors(planning.NAMELESS)
+        nameless = 0
+        if not self.options.persons:
+            dry = self.options.dry_run
+            table = self.table
+            nameless = table.nameless_due() if dry else table.write_nameless_errors(planning.NAMELESS)
         self.summary.due = self.plan.due + nameless
         if nameless:
             self.summary.errors["no person_id"] += nameless
@@ -188,20 +192,27 @@ class _Job:
         self._send_all(self._retirement_records())
 
     def _retirement_records(self) -> Iterator[Record]:
-        for page in self.table.rows(self.plan.retiring):
+        for page in self.table.rows(list(self.plan.retiring)):
             for row in page:
                 earlier, mis_id = _ids(row.previous_payload)
                 if earlier is None or earlier == _ids(row.payload)[0]:
                     self._waiting.discard(row.key)  # refreshed since the survey
                     continue
+                if earlier != self.plan.retiring[row.key] or (row.deleted and self._braked):
+                    continue  # refreshed since, so that somebody else may hold this id; or held by the brake
                 text = payload.deletion(earlier, mis_id)
                 if validation.check_text(text.decode()).errors:
                     self._waiting.discard(row.key)  # DfE cannot hold an id that it does not accept
                     continue
                 yield Record(_light(row), RecordKind.RETIRED_ID, text)
 
+    @property
+    def _braked(self) -> bool:
+        percent = self.settings.max_deletions_percent
+        return self.plan.brake_holds(percent) and not self.options.allow_deletions
+
     def _send_deletions(self) -> None:
-        if self.plan.brake_holds(self.settings.max_deletions_percent) and not self.options.allow_deletions:
+        if self._braked:
             self.summary.deletions_held_back = self.plan.deletions
             log.error(
                 "%d of %d people would be deleted, more than MAX_DELETIONS_PERCENT=%g allows: "
@@ -230,8 +241,8 @@ class _Job:
             current = source is row.payload
             if current and not self._surveyed(row, child_id):
                 return None
-            if not current and child_id in self.plan.child_ids:
-                continue  # another due row holds this id now
+            if not current and (child_id in self.plan.child_ids or child_id in self.plan.held_ids):
+                continue  # another row holds this id now
             for text in (payload.deletion(child_id, mis_id), payload.deletion(child_id, None)):
                 if not validation.check_text(text.decode()).errors:
                     return text

@@ -36,6 +36,9 @@ class IdSet:
         self._hashes.append(hash(child_id))
         self._sorted = False
 
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
     def __contains__(self, child_id: str) -> bool:
         self._sort()
         wanted = hash(child_id)
@@ -62,7 +65,10 @@ class Plan:
     last_key: Key | None = None  # the last of them, where --limit cut them off
     child_ids: IdSet = field(default_factory=IdSet)
     blocked: dict[Key, str] = field(default_factory=dict)  # row -> why it becomes an error
-    retiring: list[Key] = field(default_factory=list)  # rows whose earlier la_child_id is to be purged first
+    retiring: dict[Key, str] = field(default_factory=dict)  # row -> its earlier id, to be purged first
+    held_ids: dict[str, list[Key]] = field(
+        default_factory=dict
+    )  # ids to purge that others hold -> their rows
     deletions: int = 0  # over the whole table
     people: int = 0  # not yet purged, over the whole table
 
@@ -81,21 +87,27 @@ def survey(table: StagingTable, scope: Scope, limit: int | None) -> Plan:
     for key, others in table.same_person().items():
         plan.blocked[key] = _shared("person_id", others)
     moved: list[tuple[Key, str]] = []
+    purges = IdSet()
     for row in table.scan_due(scope):
         if row.child_id is not None:
             plan.child_ids.add(row.child_id)
         if _purges(row, plan):
             plan.deletions += 1
+            purges.add(row.child_id or str(row.previous_id))
         if row.wanted and (limit is None or plan.due < limit):
             plan.due += 1
             plan.last_key = row.key if limit is not None else None
             if row.child_id is not None and row.previous_id not in (None, row.child_id):
                 moved.append((row.key, str(row.previous_id)))
+                purges.add(str(row.previous_id))
     _block_shared_ids(plan, table, scope)
-    # An id that another due row holds now is that row's business: purging it would take the child away.
-    plan.retiring = [
-        key for key, earlier in moved if key not in plan.blocked and earlier not in plan.child_ids
-    ]
+    _block_held_ids(plan, table, scope, purges)
+    # An id that another row holds now is that row's business: purging it would take the child away.
+    plan.retiring = {
+        key: earlier
+        for key, earlier in moved
+        if key not in plan.blocked and earlier not in plan.child_ids and earlier not in plan.held_ids
+    }
     return plan
 
 
@@ -118,6 +130,26 @@ def _block_shared_ids(plan: Plan, table: StagingTable, scope: Scope) -> None:
             plan.deletions -= _purges(row, plan)
             others = [other.key for other in rows if other is not row]
             plan.blocked.setdefault(row.key, _shared("la_child_id", others))
+
+
+def _block_held_ids(plan: Plan, table: StagingTable, scope: Scope, purges: IdSet) -> None:
+    """Find the ids to be purged under which another person was acknowledged since.
+
+    No baseline tells yet whose child DfE holds under an id, but a row that is neither due nor deleted was
+    acknowledged with what it carries (or is held back, which is no reason to purge it either).
+    """
+    if not purges:
+        return
+    for key, child_id in table.scan_acknowledged():
+        if child_id in purges:
+            plan.held_ids.setdefault(child_id, []).append(key)
+    if not plan.held_ids:
+        return
+    for row in table.scan_due(scope):
+        holders = [key for key in plan.held_ids.get(row.child_id or "", ()) if key != row.key]
+        if row.deleted and holders and row.key not in plan.blocked:
+            plan.deletions -= _purges(row, plan)
+            plan.blocked[row.key] = _shared("la_child_id", holders)
 
 
 def _shared(column: str, others: Sequence[Key]) -> str:
