@@ -78,10 +78,10 @@ def compose_partial(
     if choice.kind == "unchanged":
         return Composition(Sending.NOTHING, b"", *hashes)
     if choice.kind == "partial":
-        return Composition(Sending.PARTIAL, delta.encode(choice.payload), *hashes)
+        return Composition(Sending.PARTIAL, delta.encode(choice.payload or {}), *hashes)
     # Where nothing has to be purged the stored bytes go, white space and all.
     as_stored = choice.payload is None or choice.payload is value
-    return Composition(Sending.FULL, text.encode() if as_stored else delta.encode(choice.payload), *hashes)
+    return Composition(Sending.FULL, text.encode() if as_stored else delta.encode(choice.payload or {}), *hashes)
 
 
 def needs_state(value: Any, child_id: str, baseline: Baseline | None) -> bool:
@@ -89,7 +89,7 @@ def needs_state(value: Any, child_id: str, baseline: Baseline | None) -> bool:
     held = _held(child_id, baseline)
     if held is None:
         return False
-    return held.unsure is not None or not held.same_records(delta.records_hash(delta.normalise(value) or {}))
+    return held.unsure is not None or not held.same_records(delta.records_hash(delta.normalise(value)))
 
 
 def is_unknown(baseline: Baseline | None) -> bool:
@@ -115,7 +115,7 @@ class _Held:
         known = self.acknowledged()
         if self.unsure is None:
             return known
-        return delta.with_records(known or {}, self.unsure)
+        return delta.add_records(known, self.unsure)
 
     def same_records(self, records_hash: bytes) -> bool:
         return self.same_child and self.baseline.records_hash == records_hash

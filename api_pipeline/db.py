@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -40,6 +40,9 @@ STATEMENT_TIMEOUT = 300  # seconds, for one statement: long enough for a scan of
 LOCK_TIMEOUT = 30  # seconds to wait for a lock that another session holds
 ATTEMPTS = 6  # of one transaction, with waits of 1, 2, 4, 8 and 16 seconds between
 _SQLITE_MINIMUM = (3, 35, 0)  # UPDATE ... FROM and RETURNING
+# PostgreSQL takes the rule for due rows to pick very few, so for every page it would read and sort the whole
+# table rather than follow the key's index, and at a million rows compile each page's plan as well.
+_PLANNER = ("enable_sort", "jit")
 
 # Who is logged in, to which database, of which version.
 _IDENTITY = {
@@ -125,7 +128,8 @@ class Database:
             cursor = self._connection.cursor()
             try:
                 cursor.execute(sql, tuple(params))
-                return list(cursor.fetchall()) if fetch else []
+                # PostgreSQL's driver gives no result set at all where UPDATE ... RETURNING hit no row.
+                return list(cursor.fetchall()) if fetch and cursor.description is not None else []
             finally:
                 cursor.close()
         except self._driver.error_type as error:
@@ -167,14 +171,16 @@ class Database:
             # The first error is the one to report; a server rolls back what a lost connection left open.
             log.debug("rolling back failed; the connection is gone")
 
-    def retrying(self, work: Callable[[], T]) -> T:
+    def retrying(self, work: Callable[[], T], *, to_the_end: bool = False) -> T:
         """Do ``work``, again after a passing fault, over a new connection where the old one was lost.
 
-        ``work`` must be safe to repeat: a read, or a whole transaction guarded by what was read.
+        ``work`` must be safe to repeat: a read, or a whole transaction guarded by what was read. A request to
+        stop ends the waiting and with it the attempts; those of work that goes ``to_the_end`` then follow
+        one another at once.
 
         Raises:
             DatabaseError: when the attempts are used up, or at once for a fault that does not pass.
-            InterruptedRun: if the run was asked to stop while waiting.
+            InterruptedRun: if the run was asked to stop while waiting, unless ``to_the_end``.
         """
 
         def attempt() -> T:
@@ -189,11 +195,15 @@ class Database:
             if isinstance(error, ConnectionLostError):
                 self.close()
 
+        def go_on(seconds: float) -> None:
+            with suppress(InterruptedRun):
+                self._wait(seconds)
+
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientDatabaseError),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=tenacity.wait_exponential(multiplier=1, max=16),
-            sleep=self._wait,
+            sleep=go_on if to_the_end else self._wait,
             before_sleep=mend,
             reraise=True,
         )
@@ -401,6 +411,8 @@ class _OdbcDriver:
             else:
                 cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
                 cursor.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
+                for setting in _PLANNER:
+                    cursor.execute(f"SET {setting} = off")
             cursor.close()
         except self._pyodbc.Error as error:
             raise self.statement_error(error) from error

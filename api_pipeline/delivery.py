@@ -57,6 +57,7 @@ class Record:
     row: StagedRow
     kind: RecordKind
     text: bytes
+    child_id: str
     attempt: Attempt | None = None
 
 
@@ -76,6 +77,18 @@ class Result:
     unsure: bool = False
     posts: int = 0
     status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Records for one request.
+
+    ``doubt``: an earlier body that held them may have been taken; no refusal of that body ends the doubt about
+    them (domain, section 2).
+    """
+
+    records: Sequence[Record]
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +128,7 @@ class Dispatcher:
         self._workers = workers
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="submit")
-        self._under_way: dict[Future[Outcome], Sequence[Record]] = {}
+        self._under_way: dict[Future[Outcome], _Part] = {}
         self._given_up_in_a_row = 0
         self.halt: Halt | None = None
         self.gave_up = False
@@ -132,57 +145,59 @@ class Dispatcher:
         The next batch is prepared while requests are under way. What is left of a refused batch goes before
         any new one.
         """
-        left_over: list[Sequence[Record]] = []
-        ready: list[Sequence[Record]] = []
+        left_over: list[_Part] = []
+        ready: list[_Part] = []
         try:
             while True:
                 while len(self._under_way) < self._workers:
                     waiting = left_over or ready
                     if not waiting and not self._may_send():
                         break
-                    batch = waiting.pop() if waiting else next(batches, None)
-                    if batch is None:
+                    part = waiting.pop() if waiting else _next(batches)
+                    if part is None:
                         break
-                    self._begin(batch)
+                    self._begin(part)
                 if not self._under_way:
                     return
-                if not ready and self.halt is None and (batch := next(batches, None)) is not None:
-                    ready.append(batch)
+                if not ready and self.halt is None and (part := _next(batches)) is not None:
+                    ready.append(part)
                 left_over += self._collect()
         except PipelineError:
             self._finish()
             raise
 
-    def _begin(self, batch: Sequence[Record]) -> None:
+    def _begin(self, part: _Part) -> None:
         """Start a request, unless nothing more is to be sent."""
         if not self._may_send():
-            self._after([Result(record, Fate.LEFT) for record in batch])
+            self._after([Result(record, Fate.LEFT, unsure=part.doubt) for record in part.records])
             return
-        records = self._before(batch)
+        records = self._before(part.records)
         if records:
             body = b"[" + b",".join(record.text for record in records) + b"]"
-            self._under_way[self._pool.submit(self._client.submit, body, len(records))] = records
+            future = self._pool.submit(self._client.submit, body, len(records))
+            self._under_way[future] = _Part(records, part.doubt)
 
-    def _collect(self) -> list[Sequence[Record]]:
+    def _collect(self) -> list[_Part]:
         """Wait for replies, settle them, and return what has to be sent again."""
         done: set[Future[Outcome]] = set()
         while not done:
             done, _ = wait(self._under_way, timeout=_POLL, return_when=FIRST_COMPLETED)
-        again: list[Sequence[Record]] = []
+        again: list[_Part] = []
         for future in done:
             again += self._settle(future)
         return again
 
-    def _settle(self, future: Future[Outcome]) -> list[Sequence[Record]]:
-        records = self._under_way.pop(future)
+    def _settle(self, future: Future[Outcome]) -> list[_Part]:
+        part = self._under_way.pop(future)
         outcome = future.result()
         self.requests += outcome.attempts
-        self.bytes_sent += outcome.attempts * (sum(len(record.text) + 1 for record in records) + 1)
-        self._note(outcome, len(records))
-        results, again = _fates(records, outcome)
+        self.bytes_sent += outcome.attempts * (sum(len(record.text) + 1 for record in part.records) + 1)
+        self._note(outcome, len(part.records))
+        doubt = part.doubt or outcome.unsure
+        results, again = _fates(part.records, outcome, doubt)
         self._after(results)
         # The last of them is sent first, so the order of the batch is kept.
-        return list(reversed(again))
+        return [_Part(records, doubt) for records in reversed(again)]
 
     def _finish(self) -> None:
         """The database failed: still wait for what is under way, so that no receipt is lost."""
@@ -226,13 +241,18 @@ class Dispatcher:
             log.warning("a batch of %d was refused with HTTP %s", count, outcome.status)
 
 
+def _next(batches: Iterator[Sequence[Record]]) -> _Part | None:
+    batch = next(batches, None)
+    return None if batch is None else _Part(batch)
+
+
 def _fates(
-    records: Sequence[Record], outcome: Outcome
+    records: Sequence[Record], outcome: Outcome, unsure: bool
 ) -> tuple[list[Result], list[Sequence[Record]]]:
     """Return what this reply says of each record, and the batches to send because of it."""
 
     def result(record: Record, fate: Fate, **more: object) -> Result:
-        return Result(record, fate, unsure=outcome.unsure, posts=outcome.attempts, status=outcome.status, **more)  # type: ignore[arg-type]
+        return Result(record, fate, unsure=unsure, posts=outcome.attempts, status=outcome.status, **more)  # type: ignore[arg-type]
 
     def refused(record: Record, reason: str) -> Result:
         kind = {Verdict.EMPTY: "no content", Verdict.TOO_LARGE: "too large"}

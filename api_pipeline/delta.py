@@ -31,6 +31,9 @@ State = NewType("State", dict[str, Any])
 # "social_care_episodes": {"E1": {"adoption": {}}}}. Plain JSON, made to be kept.
 Skeleton = dict[str, Any]
 
+# The only own field, in a baseline, of a record that DfE may hold with whatever content.
+_DOUBT: _Json = {"possibly_held": True}
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -222,12 +225,23 @@ def merge_skeletons(one: Skeleton, other: Skeleton) -> Skeleton:
 
 
 def add_records(state: State | None, known: Skeleton) -> State:
-    """Return ``state`` with every record of ``known`` that it has not, as nothing but its id.
+    """Return ``state`` with every record of ``known`` that it has not.
 
-    For full mode, where the unsure records go into the baseline before the acknowledged payload is applied
-    to it (domain, section 5, "Unsure"): so a later partial payload purges those that are not in it.
+    Of such a record the id is known and nothing else, so it equals no record of any payload: the next
+    partial payload either purges it or sends it whole.
     """
     return State(_filled(_CHILD, state or {}, known))
+
+
+def after_full(baseline: State | None, unsure: Skeleton | None, payload: Any) -> State | None:
+    """Return the baseline after a full payload of full mode was acknowledged (domain, section 5).
+
+    Records of the old baseline and the unsure ones that ``payload`` has not are still in it, but of
+    their fields nothing: it stays right for a receiver that takes a full payload for all there is, too.
+    """
+    target = normalise(payload)
+    held = apply(add_records(baseline, unsure or {}), payload)
+    return None if target is None else add_records(target, skeleton(held))
 
 
 def _tree(kind: _Kind, record: _Json) -> _Json:
@@ -249,14 +263,13 @@ def _merged(one: _Json, other: _Json) -> _Json:
 
 
 def _filled(kind: _Kind, record: _Json, known: _Json) -> _Json:
-    """Return ``record`` with the records of ``known`` that it has not, as nothing but their ids."""
     result = dict(record)
     for name, inner in kind.nested.items():
         if name not in known:
             continue
         records = _records(inner, record.get(name))
         for key, below in (known[name] if inner.id_field else {"": known[name]}).items():
-            bare = {inner.id_field: key} if inner.id_field else {}
+            bare = {inner.id_field: key, **_DOUBT} if inner.id_field else _DOUBT
             records[key] = _filled(inner, records.get(key, bare), below)
         result[name] = _listed(inner, records)
     return result

@@ -21,6 +21,7 @@ from api_pipeline.db import Database, Row
 from api_pipeline.dialects import SQL_SERVER, Kind
 from api_pipeline.ledger_schema import BASELINE, LOG
 from api_pipeline.names import TableName
+from api_pipeline.replies import Receipt
 from api_pipeline.staging import Key, StagingTable
 
 Skeleton = dict[str, Any]
@@ -492,6 +493,37 @@ class Ledger:
             for value in (attempt.person_id, int(attempt.kind is LogKind.PARTIAL))
         ]
         self._db.query(sql, params)
+
+    def closing_of(self, run_id: str, seq: int, receipt: Receipt) -> Closing | None:
+        """Return how an attempt of an earlier run ended, given the receipt that the spool kept of it.
+
+        None if the log has no such attempt under way: then it is settled already.
+        """
+        rows = self._read(
+            f"SELECT t.row_id, t.person_id, t.kind, t.sent_hash, t.sent_bytes, b.flight_child_id, b.unsure "
+            f"FROM {self._log} AS t INNER JOIN {self._baseline} AS b ON b.person_id = t.person_id "
+            "WHERE t.run_id = ? AND t.seq = ? AND t.outcome = 'sending' AND b.flight_kind IS NOT NULL",
+            [run_id, seq],
+        )
+        if not rows:
+            return None
+        row_id, person_id, kind, sent_hash, sent_bytes, child_id, unsure = rows[0]
+        left = {key: value for key, value in (json.loads(unsure) if unsure else {}).items() if key != child_id}
+        attempt = Attempt(
+            run_id=run_id,
+            seq=seq,
+            key=row_id or 0,
+            row_id=row_id,
+            person_id=str(person_id),
+            row_hash=b"",
+            kind=LogKind(kind),
+            child_id=str(child_id),
+            sent_hash=bytes(sent_hash),
+            sent_bytes=sent_bytes,
+            unsure_after=unsure_text(left),
+        )
+        detail = receipt.raw
+        return Closing(attempt, LogOutcome.SENT, 1, 200, detail, receipt.uuid, receipt.timestamp)
 
     # -- doubt -----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ SQL_SERVER_DRIVERS = (
     "ODBC Driver 11 for SQL Server",
 )
 
-_PAIR = re.compile(r"\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|[^;]*)\s*(?:;|$)")
+_PAIR = re.compile(r"[;\s]*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|[^;]*)\s*(?:;|$)")
 
 _ALIASES = {
     "addr": "server",

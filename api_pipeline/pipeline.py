@@ -144,6 +144,7 @@ class _Job:
         self._entries: list[Entry] = []  # outcomes that wait to be written with the next ones
         self._error_kinds: dict[Key, str] = {}
         self._faults_shown = 0
+        self._source: Source  # of the phase that is under way
         self.plan = planning.Plan()
 
     @property
@@ -293,11 +294,12 @@ class _Job:
             if len(self._entries) >= _ERRORS_AT_ONCE:
                 self._flush()
         else:
-            self._simulate([Record(outcome.row, RecordKind.FULL, b"")])
+            self._simulate([Record(outcome.row, RecordKind.FULL, b"", "")])
 
     def _simulate(self, batch: Sequence[Record]) -> None:
-        retired = [record for record in batch if record.kind is RecordKind.RETIRED_ID]
-        self._source.waiting.difference_update(record.row.key for record in retired)
+        for record in batch:
+            if record.kind is RecordKind.RETIRED_ID:
+                self._source.retired(record)
         rows = [record.row for record in batch if record.kind is not RecordKind.RETIRED_ID]
         self.summary.requests += 1
         if self.options.dry_run:
@@ -345,7 +347,7 @@ class _Job:
         retired = record.kind is RecordKind.RETIRED_ID
         if result.fate is Fate.ACCEPTED and result.receipt is not None:
             if retired:
-                self._retired(record)
+                self._source.retired(record)
             else:
                 outcome = self._accepted(record, result)
         elif result.fate is Fate.REFUSED:
@@ -358,12 +360,6 @@ class _Job:
             self.summary.unsure += result.unsure
             self.progress.advance(0 if retired else 1)
         return Entry(outcome, closing) if outcome is not None or closing is not None else None
-
-    def _retired(self, record: Record) -> None:
-        """Let a row go on when its last earlier id is purged."""
-        ids = self.plan.retiring[record.row.key]
-        if record.attempt is None or record.attempt.child_id == ids[-1]:
-            self._source.waiting.discard(record.row.key)
 
     def _accepted(self, record: Record, result: Result) -> WriteBack:
         assert result.receipt is not None  # noqa: S101 -- narrowing for the type checker

@@ -39,6 +39,9 @@ class IdSet:
         self._hashes.append(hash(child_id))
         self._sorted = False
 
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
     def __contains__(self, child_id: str) -> bool:
         self._sort()
         wanted = hash(child_id)
@@ -66,6 +69,7 @@ class Plan:
     child_ids: IdSet = field(default_factory=IdSet)
     blocked: dict[Key, str] = field(default_factory=dict)  # row -> why it becomes an error
     retiring: dict[Key, list[str]] = field(default_factory=dict)  # earlier la_child_ids to be purged first
+    held_ids: dict[str, list[Key]] = field(default_factory=dict)  # ids to purge that others hold -> their rows
     never_sent: set[Key] = field(default_factory=set)  # deletions of which DfE need not hear
     deletions: int = 0  # over the whole table
     people: int = 0  # not yet purged, over the whole table
@@ -88,6 +92,7 @@ def survey(table: StagingTable, scope: Scope, limit: int | None, ledger: Ledger 
         plan.blocked[key] = _shared("person_id", others)
     moved: list[DueRow] = []
     fresh: list[DueRow] = []
+    purges = IdSet()
     for part in _parts(table.scan_due(scope)):
         if ledger is not None:
             _block_held_ids(plan, table, ledger, part)
@@ -95,11 +100,14 @@ def survey(table: StagingTable, scope: Scope, limit: int | None, ledger: Ledger 
             _count(plan, row, limit)
             if row.child_id is not None:
                 plan.child_ids.add(row.child_id)
+            for child_id in ids_to_purge(row.child_id, row.previous_id, row.held) if row.deleted else row.to_retire:
+                purges.add(child_id)
             if row.wanted and row.to_retire:
                 moved.append(row)
             if row.deleted and row.fresh and row.held is None:
                 fresh.append(row)
     _block_shared_ids(plan, table, scope)
+    _block_acknowledged_ids(plan, table, scope, purges)
     if ledger is not None:
         _spare_never_sent(plan, ledger, fresh)
     _plan_retirements(plan, ledger, moved)
@@ -158,6 +166,25 @@ def _block_held_ids(plan: Plan, table: StagingTable, ledger: Ledger, rows: Seque
             plan.blocked.setdefault(row.key, _held_elsewhere(keys))
 
 
+def _block_acknowledged_ids(plan: Plan, table: StagingTable, scope: Scope, purges: IdSet) -> None:
+    """Find the ids to be purged under which another person was acknowledged since.
+
+    Where no baseline tells whose child DfE holds under an id: a row that is neither due nor deleted was
+    acknowledged with what it carries (or is held back, which is no reason to purge it either).
+    """
+    if not purges:
+        return
+    for key, child_id in table.scan_acknowledged():
+        if child_id in purges:
+            plan.held_ids.setdefault(child_id, []).append(key)
+    if not plan.held_ids:
+        return
+    for row in table.scan_due(scope):
+        holders = [key for key in plan.held_ids.get(row.child_id or "", ()) if key != row.key]
+        if row.deleted and holders and row.key not in plan.blocked:
+            _block(plan, row, _shared("la_child_id", holders))
+
+
 def _held_elsewhere(keys: Sequence[Key]) -> str:
     if keys:
         return _shared("la_child_id", keys)
@@ -195,7 +222,7 @@ def _plan_retirements(plan: Plan, ledger: Ledger | None, moved: Sequence[DueRow]
             foreign = ledger is not None and any(
                 not ledger.is_same_person(person, row.person_id) for person in elsewhere.get(earlier, ())
             )
-            if not foreign and earlier not in plan.child_ids:
+            if not foreign and earlier not in plan.child_ids and earlier not in plan.held_ids:
                 plan.retiring.setdefault(row.key, []).append(earlier)
 
 

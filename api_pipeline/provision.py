@@ -12,6 +12,7 @@ from api_pipeline.config import Settings
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect, Kind
 from api_pipeline.errors import ConfigError
 from api_pipeline.fake import FakeRow, fake_children
+from api_pipeline.ledger_schema import REMEMBERED
 from api_pipeline.names import TableName
 
 _ROWS_AT_ONCE = 100  # six values each, well below SQL Server's 2,100 parameters
@@ -63,8 +64,14 @@ def dialect_of(settings: Settings) -> Dialect:
 
 def print_sql(settings: Settings) -> str:
     """Return the SQL that ``init-db`` would run, for a database administrator to read and run."""
-    statements = schema.create_statements(dialect_of(settings), settings.table)
-    return "\n\n".join(statements) + "\n"
+    statements = _statements(dialect_of(settings), settings.table)
+    return "\n\n".join(statement for part in statements.values() for statement in part) + "\n"
+
+
+def _statements(dialect: Dialect, staging: TableName) -> dict[TableName, list[str]]:
+    """Return what creates each of the tables: staging, submission log, baseline."""
+    remembered = {table.name(staging): table.create(dialect, staging) for table in REMEMBERED}
+    return {staging: schema.create_statements(dialect, staging), **remembered}
 
 
 def init_db(settings: Settings) -> list[str]:
@@ -74,11 +81,13 @@ def init_db(settings: Settings) -> list[str]:
         DatabaseError: if the database cannot be reached, or the login may not create a table.
     """
     with connect(settings, create=True) as database:
-        missing = schema.describe(database, settings.table) is None
+        parts = _statements(database.dialect, settings.table)
+        missing = [str(name) for name in parts if schema.describe(database, name) is None]
         with database.transaction():
-            for statement in schema.create_statements(database.dialect, settings.table):
-                database.execute(statement)
-    return [str(settings.table)] if missing else []
+            for statements in parts.values():
+                for statement in statements:
+                    database.execute(statement)
+    return missing
 
 
 def fill_with_fakes(settings: Settings, rows: int, seed: int) -> Filled:

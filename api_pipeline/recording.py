@@ -7,6 +7,7 @@ written, they are kept in the spool (:mod:`spool`) before the run ends.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from api_pipeline import replies, spool
 from api_pipeline.db import Database
 from api_pipeline.errors import PipelineError
 from api_pipeline.ledger import Attempt, Closing, Ledger
-from api_pipeline.staging import StagedRow, StagingTable, Write, WriteBack
+from api_pipeline.staging import StagedRow
+from api_pipeline.writeback import RowWriter, Write, WriteBack
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +37,15 @@ class Recorder:
     def __init__(
         self,
         db: Database,
-        table: StagingTable,
+        writer: RowWriter,
         ledger: Ledger | None,
         *,
         run_id: str,
         spool_dir: Path,
     ) -> None:
         self._db = db
-        self._table = table
+        self._writer = writer
+        self._table = writer.table
         self._ledger = ledger
         self._run_id = run_id
         self._spool_dir = spool_dir
@@ -77,7 +80,7 @@ class Recorder:
 
         def once() -> list[StagedRow]:
             with self._db.transaction():
-                missed = self._table.write(outcomes) if outcomes else []
+                missed = self._writer.write(outcomes) if outcomes else []
                 if self._ledger is not None:
                     self._ledger.close(closings)
                 return missed
@@ -85,7 +88,8 @@ class Recorder:
         if not outcomes and not closings:
             return []
         try:
-            return self._db.retrying(once)
+            # Not given up because somebody asks the run to stop: these outcomes are known nowhere else.
+            return self._db.retrying(once, to_the_end=True)
         except PipelineError:
             self._spool(entries)
             raise
@@ -148,7 +152,7 @@ class Recorder:
         rows = self._table.rows_of({entry.person_id for entry in entries})
         writes: list[Entry] = []
         for entry in entries:
-            receipt = replies.parse_receipt(entry.receipt)
+            (receipt,) = replies.parse_receipts(json.dumps([entry.receipt]).encode(), 1)
             row = rows.get((entry.person_id, bytes.fromhex(entry.row_hash)))
             outcome = None
             if row is not None:

@@ -16,7 +16,7 @@ from api_pipeline.composing import Composition, Sending
 from api_pipeline.config import Settings
 from api_pipeline.delivery import Record, RecordKind
 from api_pipeline.ledger import Attempt, Baseline, Ledger, LogKind, unsure_text
-from api_pipeline.staging import Scope, StagedRow, StagingTable, ids_to_purge
+from api_pipeline.staging import Key, Scope, StagedRow, StagingTable, ids_to_purge
 from api_pipeline.writeback import Write, WriteBack
 
 NEVER_SENT = "never sent: nothing to purge"
@@ -65,7 +65,7 @@ Event = Record | Failed | Settled | Changed | Waiting | Noticed
 class Source:
     """Reads the rows of one run and says what is to be done with each.
 
-    ``waiting`` holds the keys of the rows that must not be sent yet; the caller keeps it up to date.
+    A row whose earlier ids are not purged waits: the caller says so with :meth:`retired`, id by id.
     """
 
     def __init__(
@@ -84,13 +84,23 @@ class Source:
         self._plan = plan
         self._run_id = run_id
         self._partial = settings.use_partial_payload and ledger is not None
-        self.waiting = set(plan.retiring)
+        self._waiting = {key: set(ids) for key, ids in plan.retiring.items()}
+
+    def retired(self, record: Record) -> None:
+        """The purge of an earlier id was acknowledged; after the last of them the row may be sent."""
+        self._retire(record.row.key, record.child_id)
+
+    def _retire(self, key: Key, child_id: str) -> None:
+        left = self._waiting.get(key, set())
+        left.discard(child_id)
+        if not left:
+            self._waiting.pop(key, None)
 
     # -- earlier ids -----------------------------------------------------------------------------------
 
     def retirements(self, turn: int, *, deletions: bool) -> Iterator[Event]:
         """Yield the purge of each row's earlier id number ``turn``; not of deletions while the brake holds."""
-        keys = [key for key, ids in self._plan.retiring.items() if len(ids) > turn and key in self.waiting]
+        keys = [key for key, ids in self._plan.retiring.items() if len(ids) > turn]
         for page in self._table.rows(keys):
             known = self._known(page, payloads=True)
             for row in page:
@@ -102,9 +112,7 @@ class Source:
                     continue  # refreshed since; the next run looks again
                 text = _purge_text(earlier, _mis_id(earlier, row, baseline))
                 if text is None:
-                    # DfE cannot hold an id that it does not accept.
-                    if turn + 1 == len(self._plan.retiring[row.key]):
-                        self.waiting.discard(row.key)
+                    self._retire(row.key, earlier)  # DfE cannot hold an id that it does not accept
                     continue
                 yield self._record(_light(row), RecordKind.RETIRED_ID, text, earlier, baseline)
 
@@ -229,7 +237,7 @@ class Source:
         composed: Composition | None = None,
     ) -> Record:
         if self._ledger is None or row.current_hash is None or row.person_id is None:
-            return Record(row, kind, text)
+            return Record(row, kind, text, child_id)
         left = {} if baseline is None else {k: v for k, v in baseline.unsure.items() if k != child_id}
         attempt = Attempt(
             run_id=self._run_id,
@@ -248,7 +256,7 @@ class Source:
             known=baseline is not None,
             unsure_after=unsure_text(left),
         )
-        return Record(row, kind, text, attempt)
+        return Record(row, kind, text, child_id, attempt)
 
     def _blocked(self, row: StagedRow) -> Event | None:
         """Say what keeps a row back whatever its payload, or None."""
@@ -256,7 +264,7 @@ class Source:
             return Failed(row, "no person_id", planning.NAMELESS)
         if row.key in self._plan.blocked:
             return Failed(row, "shared id", self._plan.blocked[row.key])
-        return Waiting(row) if row.key in self.waiting else None
+        return Waiting(row) if row.key in self._waiting else None
 
     def _known(self, rows: Sequence[StagedRow], *, payloads: bool) -> dict[str, Baseline]:
         if self._ledger is None or not rows:

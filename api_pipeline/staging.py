@@ -8,7 +8,7 @@ read, so a refresh that runs meanwhile is never overwritten with an outcome that
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +187,13 @@ class StagingTable:
         )
         return [(str(row[0]), str(row[1] or "")) for row in self._read(select)]
 
+    def nameless_due(self) -> int:
+        """Count the due rows with no person_id where it is the key, since paging cannot reach them."""
+        if self.keyed_by_id:
+            return 0
+        where = f"t.person_id IS NULL AND {self.due}"
+        return int(self._read(f"SELECT COUNT(*) FROM {self.sql_name} AS t WHERE {where}")[0][0])
+
     def unknown_persons(self, persons: Sequence[str]) -> list[str]:
         """Return those of ``persons`` that have no row at all."""
         known = self._read(
@@ -215,6 +222,22 @@ class StagingTable:
         return {key: [other for other in keys if other != key] for keys in groups.values() for key in keys}
 
     # -- reading what is due ---------------------------------------------------------------------------
+
+    def rows_of(self, persons: Iterable[str]) -> dict[tuple[str, bytes], StagedRow]:
+        """Return these people's rows by person_id and hash, without payloads."""
+        found: dict[tuple[str, bytes], StagedRow] = {}
+        wanted = list(persons)
+        for start in range(0, len(wanted), PAGE_ROWS):
+            part = wanted[start : start + PAGE_ROWS]
+            rows = self._read(
+                f"SELECT t.{self.key_column}, t.person_id, NULL, t.current_hash, {self.deleted} "
+                f"FROM {self.sql_name} AS t WHERE {self._among(part)}",
+                part,
+            )
+            for row in map(_staged, rows):
+                if row.person_id is not None and row.current_hash is not None:
+                    found[row.person_id, row.current_hash] = row
+        return found
 
     def keys_of(self, persons: Sequence[str]) -> dict[str, list[Key]]:
         """Return the keys of these people's rows."""
@@ -300,6 +323,19 @@ class StagingTable:
         """The previous payload, or what is taken of it, unless the marker says that it was purged."""
         return f"CASE WHEN t.previous_hash = {self.db.dialect.purge_marker} THEN NULL ELSE {previous} END"
 
+    def scan_acknowledged(self) -> Iterator[tuple[Key, str]]:
+        """Yield key and la_child_id of the rows that are not due and not deleted: what DfE may hold."""
+        where = f"NOT {self.due} AND {self.deleted} = 0"
+        columns = [f"t.{self.key_column}", self._id_source("json_payload")]
+        exact = self._is_json("json_payload")
+        for page in self._pages(columns, where, [], SCAN_ROWS):
+            ids = {row[0]: _leading(row[1], exact) for row in page}
+            full = self._full_ids([key for key, child_id in ids.items() if child_id is _Unclear])
+            for key, found in ids.items():
+                child_id = _text(full[key][0] if key in full else found)
+                if child_id is not None:
+                    yield key, child_id
+
     def _id_source(self, column: str) -> str:
         """An expression that la_child_id can be read from without fetching the payload."""
         if self._is_json(column):
@@ -309,8 +345,11 @@ class StagingTable:
         return self.db.dialect.prefix(self.db.dialect.as_text(f"t.{column}"), _PREFIX)
 
     def _is_json(self, column: str) -> bool:
-        """Whether the server itself can read the column's ids; jsonb does not keep the order of keys."""
-        return self.db.dialect is POSTGRESQL and self.info.columns[column].type in {"json", "jsonb"}
+        """Whether the server has to read the ids, because jsonb does not keep the order of keys.
+
+        A json column does, and asked for a value, fails the whole statement over one row with a bad escape.
+        """
+        return self.db.dialect is POSTGRESQL and self.info.columns[column].type == "jsonb"
 
     def _with_ids(self, page: Sequence[Row]) -> Iterator[DueRow]:
         exact = self._is_json("json_payload"), self._is_json("previous_json_payload")

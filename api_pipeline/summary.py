@@ -21,7 +21,10 @@ class RunSummary:
     due: int = 0
     sent: int = 0
     deleted: int = 0
+    unchanged: int = 0
+    never_sent: int = 0
     simulated: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)  # records by what they are: full, partial, deletion
     errors: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     changed_meanwhile: int = 0
@@ -30,6 +33,8 @@ class RunSummary:
     deletions_held_back: int = 0
     held: dict[str, int] = field(default_factory=dict)
     hashes_filled: int = 0
+    replayed: int = 0
+    recovered: int = 0
     requests: int = 0
     bytes_sent: int = 0
     payload_bytes: int = 0
@@ -45,7 +50,12 @@ class RunSummary:
     @property
     def left_due(self) -> int:
         """Rows that are due again, whatever kept them back."""
-        return max(0, self.due - self.sent - self.deleted - self.simulated - self.failed)
+        return max(0, self.due - self.done - self.failed)
+
+    @property
+    def done(self) -> int:
+        """Rows that need nothing more tonight."""
+        return self.sent + self.deleted + self.unchanged + self.never_sent + self.simulated
 
     @property
     def exit_code(self) -> ExitCode:
@@ -58,8 +68,7 @@ class RunSummary:
     @property
     def rate(self) -> float:
         """Acknowledged or simulated records per second."""
-        done = self.sent + self.deleted + self.simulated
-        return done / self.seconds if self.seconds > 0 else 0.0
+        return self.done / self.seconds if self.seconds > 0 else 0.0
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the machine-readable result of ``run --json``."""
@@ -71,7 +80,10 @@ class RunSummary:
             "due": self.due,
             "sent": self.sent,
             "deleted": self.deleted,
+            "unchanged": self.unchanged,
+            "never_sent": self.never_sent,
             "simulated": self.simulated,
+            "records_by_kind": dict(sorted(self.kinds.items())),
             "errors": self.failed,
             "errors_by_kind": dict(sorted(self.errors.items())),
             "warnings_by_rule": dict(sorted(self.warnings.items())),
@@ -82,6 +94,8 @@ class RunSummary:
             "deletions_held_back": self.deletions_held_back,
             "held_by_status": dict(sorted(self.held.items())),
             "hashes_filled": self.hashes_filled,
+            "replayed_receipts": self.replayed,
+            "recovered_attempts": self.recovered,
             "requests": self.requests,
             "bytes_sent": self.bytes_sent,
             "payload_bytes": self.payload_bytes,
@@ -106,7 +120,12 @@ class RunSummary:
             ("  deletions held back", self.deletions_held_back),
             ("  fate not known", self.unsure),
             ("  accepted but not recorded", self.unrecorded),
+            ("known to DfE already", self.unchanged),
+            ("never sent, nothing to purge", self.never_sent),
+            ("as partial payloads", self.kinds["partial"]),
             ("hashes filled in", self.hashes_filled),
+            ("receipts of an earlier run recorded", self.replayed),
+            ("attempts of an earlier run unsure", self.recovered),
         ]
         rows += [(name, count) for name, count in optional if count]
         rows += [(f"not sent: status '{status}'", count) for status, count in sorted(self.held.items())]

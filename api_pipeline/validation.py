@@ -12,6 +12,7 @@ validator's own messages quote values and are not used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -387,3 +388,37 @@ def _path(location: _Location) -> str:
         location,
         "$",
     )
+
+
+_PATH_IN_TEXT = re.compile(r"[a-z][a-z_]*(?:\[[0-9]+\])?(?:\.[a-z][a-z_]*(?:\[[0-9]+\])?)*")
+
+
+def field_paths(text: str, limit: int = 10) -> list[str]:
+    """Return the paths of known fields that a refusal names, and nothing else of its text.
+
+    What DfE says about a record may quote it; the names of the specification's own fields tell nothing.
+    """
+    names = _field_names()
+    found: dict[str, None] = {}
+    for match in _PATH_IN_TEXT.finditer(text):
+        parts = [part.partition("[")[0] for part in match.group().split(".")]
+        if all(part in names for part in parts):
+            found[match.group()] = None
+    return list(found)[:limit]
+
+
+@cache
+def _field_names() -> frozenset[str]:
+    return frozenset(_names_below(CHILD))
+
+
+def _names_below(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        properties = schema.get("properties")
+        if isinstance(properties, dict):
+            yield from properties
+        for value in schema.values():
+            yield from _names_below(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _names_below(value)

@@ -72,7 +72,7 @@ class RowWriter:
     """Writes to the rows of one staging table."""
 
     def __init__(self, table: StagingTable) -> None:
-        self._table = table
+        self.table = self._table = table
         self._db = table.db
         self._assignments = {**_ASSIGNMENTS, Write.SENT_PARTIAL: self._partial_assignments()}
 
@@ -111,7 +111,8 @@ class RowWriter:
             with self._db.transaction():
                 return self.write(outcomes)
 
-        return self._db.retrying(once)
+        # Not given up because somebody asks the run to stop: these outcomes are known nowhere else.
+        return self._db.retrying(once, to_the_end=True)
 
     def _update(self, write: Write, outcomes: Sequence[WriteBack], *, hashless: bool) -> list[Key]:
         dialect = self._db.dialect
@@ -212,8 +213,13 @@ class RowWriter:
         return count
 
     def _fitted(self, text: str) -> str:
-        """Cut a response to the column's width; SQL Server counts UTF-16 units, so the cut does too."""
+        """Make a response fit the column: a reply may hold what no database stores, or too much.
+
+        SQL Server counts UTF-16 units, so the cut does too.
+        """
+        storable = text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass")
+        whole = storable.decode("utf-16-le", "replace")
         width = self._table.info.columns["api_response"].length
         if width is None:
-            return text
-        return text.encode("utf-16-le", "surrogatepass")[: width * 2].decode("utf-16-le", "ignore")
+            return whole
+        return whole.encode("utf-16-le")[: width * 2].decode("utf-16-le", "ignore")

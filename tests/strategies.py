@@ -304,9 +304,7 @@ class RecordKind:
 
 def _record_kinds() -> list[RecordKind]:
     prefixes = [field.path.removesuffix("purge") for field in FIELDS if field.path.split(".")[-1] == "purge"]
-    ids = {
-        field.path.rpartition(".")[0]: field.path.rpartition(".")[2] for field in FIELDS if field.required
-    }
+    ids = {field.path.rpartition(".")[0]: field.path.rpartition(".")[2] for field in FIELDS if field.required}
     return [RecordKind(path, ids.get(path, "")) for path in (prefix.removesuffix(".") for prefix in prefixes)]
 
 
@@ -315,7 +313,7 @@ CHILD_KIND = RECORD_KINDS[0]
 
 # Values that are easily mixed up; also records and ids in places where they are none.
 LOOK_ALIKES = [
-    *(None, True, 1, 1.0, False, 0, 0.0, -0.0, "", "1", "O'Brien", "O''Brien", "\u00e9", "e\u0301", "\U0001f31f"),
+    *(None, True, 1, 1.0, False, 0, 0.0, -0.0, "", "1", "O'Brien", "\u00e9", "e\u0301", "\U0001f31f"),
     *(10**20, 1e20, 0.1, [], [1], [True], [1.0], [None], {}, {"a": 1}, {"a": True}, {"purge": True}),
     *([{"worker_id": "1"}, {"worker_id": "1"}], [{"worker_id": "1"}], ["1", "2"], ["2", "1"]),
 ]  # fmt: skip
@@ -355,12 +353,15 @@ def small_payloads() -> st.SearchStrategy[dict[str, Any]]:
     return _small_record(CHILD_KIND, may_purge=True)
 
 
-def records_of(record: dict[str, Any], kind: RecordKind = CHILD_KIND) -> list[tuple[RecordKind, dict[str, Any]]]:
+def records_of(
+    record: dict[str, Any], kind: RecordKind = CHILD_KIND
+) -> list[tuple[RecordKind, dict[str, Any]]]:
     """Return the record and all within it, each with its kind."""
     found = [(kind, record)]
     for inner in kind.nested:
-        value = record.get(inner.name) or []
-        for item in value if inner.id_field else ([value] if inner.name in record and value != [] else []):
+        value = record.get(inner.name)
+        items = (value or []) if inner.id_field else ([] if value is None else [value])
+        for item in items:
             found += records_of(item, inner)
     return found
 
