@@ -8,9 +8,10 @@ of this project, and row counts. Everything for SQL Server is valid on SQL Serve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from api_pipeline.names import NamePart, TableName
 
@@ -116,6 +117,19 @@ class Dialect(ABC):
         """Return a typed placeholder. Typed, because a bare NULL would otherwise be guessed to be text."""
         return f"CAST(? AS {self.types[kind]})"
 
+    def flatten(self, columns: Mapping[str, Kind], rows: Iterable[Sequence[Any]]) -> list[Any]:
+        """Return the parameters of listed rows, in the order of :meth:`values`, as this database takes them."""
+        kinds = list(columns.values())
+        return [
+            self.parameter(kind, value) for row in rows for kind, value in zip(kinds, row, strict=True)
+        ]
+
+    def parameter(self, kind: Kind, value: Any) -> Any:
+        """Return a value as :meth:`bind` expects it."""
+        if isinstance(value, datetime):
+            return self.timestamp(value)
+        return value
+
     def values(self, columns: Mapping[str, Kind], rows: int) -> str:
         """Return the ``VALUES`` rows of placeholders for ``columns``."""
         row = "(" + ", ".join(self.bind(kind) for kind in columns.values()) + ")"
@@ -214,10 +228,28 @@ class SqlServer(Dialect):
             f"AS v ({', '.join(columns)}) {source}; SELECT k FROM @hit;"
         )
 
+    # A bound NULL has no type, so the driver asks the server what it would be: a round trip for each, which fails
+    # on a batch like ours. These stand for NULL instead; nothing that is bound here is ever equal to one.
+    _NULLS: Mapping[Kind, tuple[Any, str]] = {
+        Kind.INTEGER: (-(2**63), "CAST(-9223372036854775808 AS BIGINT)"),
+        Kind.TEXT: ("<null 7c1e>", "N'<null 7c1e>'"),
+        Kind.HASH: (b"", "0x"),
+        Kind.TIMESTAMP: ("", "N''"),
+    }
+
+    def bind(self, kind: Kind) -> str:
+        null = self._NULLS[kind][1]
+        if kind is Kind.TIMESTAMP:
+            return f"CAST(NULLIF(CAST(? AS NVARCHAR(40)), {null}) AS {self.types[kind]})"
+        return f"NULLIF(CAST(? AS {self.types[kind]}), {null})"
+
+    def parameter(self, kind: Kind, value: Any) -> Any:
+        return self._NULLS[kind][0] if value is None else super().parameter(kind, value)
+
     def values(self, columns: Mapping[str, Kind], rows: int) -> str:
-        # A text key is compared with an indexed NVARCHAR column: MAX would keep the index from being used.
         row = [self.bind(kind) for kind in columns.values()]
         if next(iter(columns.values())) is Kind.TEXT:
+            # A key is compared with an indexed NVARCHAR column: MAX would keep the index from being used.
             row[0] = "CAST(? AS NVARCHAR(450))"
         return ", ".join(["(" + ", ".join(row) + ")"] * rows)
 

@@ -20,7 +20,6 @@ from api_pipeline import delta, payload, schema
 from api_pipeline.db import Database, Row
 from api_pipeline.dialects import SQL_SERVER, Kind
 from api_pipeline.ledger_schema import BASELINE, LOG
-from api_pipeline.names import TableName
 from api_pipeline.replies import Receipt
 from api_pipeline.staging import Key, StagingTable
 
@@ -237,11 +236,9 @@ class Ledger:
             "records": Kind.HASH,
         }
 
-    def _flight_values(self, attempts: Sequence[Attempt]) -> list[Any]:
-        return [
-            value
-            for attempt in attempts
-            for value in (
+    def _flights(self, attempts: Sequence[Attempt]) -> list[Any]:
+        rows = [
+            (
                 attempt.person_id,
                 attempt.key,
                 attempt.row_hash,
@@ -251,7 +248,9 @@ class Ledger:
                 attempt.state_hash,
                 attempt.records_hash,
             )
+            for attempt in attempts
         ]
+        return self._db.dialect.flatten(self._flight_columns(), rows)
 
     @property
     def _flying_text(self) -> str:
@@ -281,7 +280,7 @@ class Ledger:
             where=f"t.person_id = v.p AND EXISTS (SELECT 1 {row})",
             key_column="person_id",
         )
-        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flight_values(attempts))}
+        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flights(attempts))}
 
     def _fly_new(self, attempts: Sequence[Attempt]) -> set[str]:
         if not attempts:
@@ -303,7 +302,7 @@ class Ledger:
             source=f"INNER JOIN {self._staging.sql_name} AS s ON {self._row_still_is}",
             key_column="person_id",
         )
-        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flight_values(attempts))}
+        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flights(attempts))}
 
     def _note(self, attempts: Sequence[Attempt], outcome: LogOutcome) -> None:
         dialect = self._db.dialect
@@ -319,11 +318,9 @@ class Ledger:
             "outcome": Kind.TEXT,
             "started_at": Kind.TIMESTAMP,
         }
-        now = dialect.timestamp(_now())
-        params = [
-            value
-            for attempt in attempts
-            for value in (
+        now = _now()
+        rows = [
+            (
                 attempt.seq,
                 attempt.run_id,
                 attempt.row_id,
@@ -335,6 +332,7 @@ class Ledger:
                 outcome.value,
                 now,
             )
+            for attempt in attempts
         ]
         names = list(columns)
         sql = dialect.insert_listed(
@@ -346,7 +344,7 @@ class Ledger:
             source="WHERE 1 = 1",
             key_column="seq",
         )
-        self._db.query(sql, params)
+        self._db.query(sql, dialect.flatten(columns, rows))
 
     # -- after the reply -------------------------------------------------------------------------------
 
@@ -361,18 +359,37 @@ class Ledger:
         self._land([closing.attempt for closing in closings if closing.outcome is LogOutcome.ERROR])
         self._doubt([closing.attempt.person_id for closing in closings if closing.outcome is LogOutcome.UNSURE])
 
-    def _complete(self, closings: Sequence[Closing]) -> None:
+    def _update(
+        self,
+        table: str,
+        key_column: str,
+        assignments: Sequence[str],
+        columns: Mapping[str, Kind],
+        rows: Sequence[Sequence[Any]],
+        where: str,
+    ) -> None:
+        """Update the listed rows, if there are any."""
+        if not rows:
+            return
         dialect = self._db.dialect
         sql = dialect.update_listed(
+            table, assignments=assignments, columns=columns, rows=len(rows), where=where, key_column=key_column
+        )
+        self._db.query(sql, dialect.flatten(columns, rows))
+
+    def _complete(self, closings: Sequence[Closing]) -> None:
+        now = _now()
+        self._update(
             self._log,
-            assignments=[
+            "seq",
+            [
                 "outcome = v.outcome",
                 "posts = v.posts",
                 "http_status = v.status",
                 "detail = v.detail",
                 "finished_at = v.finished",
             ],
-            columns={
+            {
                 "seq": Kind.INTEGER,
                 "run": Kind.TEXT,
                 "outcome": Kind.TEXT,
@@ -381,41 +398,26 @@ class Ledger:
                 "detail": Kind.TEXT,
                 "finished": Kind.TIMESTAMP,
             },
-            rows=len(closings),
-            where="t.run_id = v.run",
-            key_column="seq",
+            [
+                (
+                    closing.attempt.seq,
+                    closing.attempt.run_id,
+                    closing.outcome.value,
+                    closing.posts,
+                    closing.http_status,
+                    closing.detail,
+                    now,
+                )
+                for closing in closings
+            ],
+            "t.run_id = v.run",
         )
-        now = dialect.timestamp(_now())
-        params = [
-            value
-            for closing in closings
-            for value in (
-                closing.attempt.seq,
-                closing.attempt.run_id,
-                closing.outcome.value,
-                closing.posts,
-                closing.http_status,
-                closing.detail,
-                now,
-            )
-        ]
-        self._db.query(sql, params)
-
-    _LANDED = (
-        "flight_kind = NULL",
-        "flight_child_id = NULL",
-        "flight_payload = NULL",
-        "flight_hash = NULL",
-        "flight_records = NULL",
-    )
 
     def _acknowledge(self, closings: Sequence[Closing]) -> None:
-        if not closings:
-            return
-        dialect = self._db.dialect
-        sql = dialect.update_listed(
+        self._update(
             self._baseline,
-            assignments=[
+            "person_id",
+            [
                 "state = 'acknowledged'",
                 "la_child_id = t.flight_child_id",
                 "payload = t.flight_payload",
@@ -425,74 +427,58 @@ class Ledger:
                 "acknowledged_at = v.moment",
                 "unsure = NULL",
                 "full_next = 0",
-                *self._LANDED,
+                *_LANDED,
             ],
-            columns={"p": Kind.TEXT, "receipt": Kind.TEXT, "moment": Kind.TIMESTAMP},
-            rows=len(closings),
-            where="t.flight_kind IS NOT NULL",
-            key_column="person_id",
+            {"p": Kind.TEXT, "receipt": Kind.TEXT, "moment": Kind.TIMESTAMP},
+            [(closing.attempt.person_id, closing.receipt, closing.moment) for closing in closings],
+            "t.flight_kind IS NOT NULL",
         )
-        params = [
-            value
-            for closing in closings
-            for value in (
-                closing.attempt.person_id,
-                closing.receipt,
-                None if closing.moment is None else dialect.timestamp(closing.moment),
-            )
-        ]
-        self._db.query(sql, params)
 
     def _acknowledge_deletions(self, closings: Sequence[Closing]) -> None:
-        if not closings:
-            return
         # The purge of an earlier id leaves alone what is known of the present one.
         own = "(t.la_child_id IS NULL OR t.la_child_id = v.child)"
         emptied = [f"{column} = CASE WHEN {own} THEN NULL ELSE t.{column} END" for column in _STATE_COLUMNS]
-        sql = self._db.dialect.update_listed(
+        self._update(
             self._baseline,
-            assignments=[
+            "person_id",
+            [
                 f"state = CASE WHEN {own} THEN 'purged' ELSE t.state END",
                 *emptied,
                 f"receipt = CASE WHEN {own} THEN v.receipt ELSE t.receipt END",
+                f"acknowledged_at = CASE WHEN {own} THEN v.moment ELSE t.acknowledged_at END",
                 "unsure = v.unsure",
-                *self._LANDED,
+                *_LANDED,
             ],
-            columns={"p": Kind.TEXT, "child": Kind.TEXT, "receipt": Kind.TEXT, "unsure": Kind.TEXT},
-            rows=len(closings),
-            where="t.flight_kind = 'deletion'",
-            key_column="person_id",
+            {
+                "p": Kind.TEXT,
+                "child": Kind.TEXT,
+                "receipt": Kind.TEXT,
+                "moment": Kind.TIMESTAMP,
+                "unsure": Kind.TEXT,
+            },
+            [
+                (
+                    closing.attempt.person_id,
+                    closing.attempt.child_id,
+                    closing.receipt,
+                    closing.moment,
+                    closing.attempt.unsure_after,
+                )
+                for closing in closings
+            ],
+            "t.flight_kind = 'deletion'",
         )
-        params = [
-            value
-            for closing in closings
-            for value in (
-                closing.attempt.person_id,
-                closing.attempt.child_id,
-                closing.receipt,
-                closing.attempt.unsure_after,
-            )
-        ]
-        self._db.query(sql, params)
 
     def _land(self, attempts: Sequence[Attempt]) -> None:
         """Nothing came of these: take them out of flight; a refused partial asks for a full payload next."""
-        if not attempts:
-            return
-        sql = self._db.dialect.update_listed(
+        self._update(
             self._baseline,
-            assignments=["full_next = CASE WHEN v.partial = 1 THEN 1 ELSE t.full_next END", *self._LANDED],
-            columns={"p": Kind.TEXT, "partial": Kind.INTEGER},
-            rows=len(attempts),
-            where="1 = 1",
-            key_column="person_id",
+            "person_id",
+            ["full_next = CASE WHEN v.partial = 1 THEN 1 ELSE t.full_next END", *_LANDED],
+            {"p": Kind.TEXT, "partial": Kind.INTEGER},
+            [(attempt.person_id, int(attempt.kind is LogKind.PARTIAL)) for attempt in attempts],
+            "1 = 1",
         )
-        params = [
-            value
-            for attempt in attempts
-            for value in (attempt.person_id, int(attempt.kind is LogKind.PARTIAL))
-        ]
-        self._db.query(sql, params)
 
     def closing_of(self, run_id: str, seq: int, receipt: Receipt) -> Closing | None:
         """Return how an attempt of an earlier run ended, given the receipt that the spool kept of it.
@@ -536,17 +522,14 @@ class Ledger:
                 f"FROM {self._baseline} AS t WHERE t.flight_kind IS NOT NULL AND t.person_id IN ({_marks(part)})",
                 part,
             )
-            if not rows:
-                continue
-            sql = self._db.dialect.update_listed(
+            self._update(
                 self._baseline,
-                assignments=["unsure = v.unsure", *self._LANDED],
-                columns={"p": Kind.TEXT, "unsure": Kind.TEXT},
-                rows=len(rows),
-                where="t.flight_kind IS NOT NULL",
-                key_column="person_id",
+                "person_id",
+                ["unsure = v.unsure", *_LANDED],
+                {"p": Kind.TEXT, "unsure": Kind.TEXT},
+                [(row[0], _with_flight(row)) for row in rows],
+                "t.flight_kind IS NOT NULL",
             )
-            self._db.query(sql, [value for row in rows for value in (row[0], _with_flight(row))])
 
     def recover(self) -> int:
         """Turn what a crash left open into doubt; return the number of attempts concerned.
@@ -576,6 +559,13 @@ class Ledger:
             work()
 
 
+_LANDED = (
+    "flight_kind = NULL",
+    "flight_child_id = NULL",
+    "flight_payload = NULL",
+    "flight_hash = NULL",
+    "flight_records = NULL",
+)
 _STATE_COLUMNS = ("la_child_id", "payload", "payload_hash", "records_hash")
 
 

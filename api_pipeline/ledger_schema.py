@@ -81,7 +81,7 @@ class RememberedTable:
     base: str
     columns: tuple[ColumnSpec, ...]
     key: tuple[str, ...]
-    indexes: tuple[tuple[str, str, str], ...]  # short name, columns, condition
+    indexes: tuple[tuple[str, str], ...]  # short name, columns
 
     def name(self, staging: TableName) -> TableName:
         """Return this table's name beside the given staging table."""
@@ -100,27 +100,25 @@ class RememberedTable:
             statements = [create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1) + ";"]
         return statements + [self._index(dialect, name, *index) for index in self.indexes]
 
-    def _index(self, dialect: Dialect, name: TableName, short: str, columns: str, condition: str) -> str:
+    def _index(self, dialect: Dialect, name: TableName, short: str, columns: str) -> str:
         table = dialect.table(name)
-        index = f"ix_{name.table.text}_{short}"
-        create = f"{dialect.table(TableName.parse(index))} ON {table} ({columns})"
-        filtered = f" WHERE {condition}" if condition else ""
-        if dialect is SQL_SERVER:
-            exists = f"SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'{table}') AND name = N'{index}'"
-            return f"IF NOT EXISTS ({exists})\nCREATE INDEX {create}{filtered};"
-        return f"CREATE INDEX IF NOT EXISTS {create}{filtered};"
+        if dialect is SQL_SERVER:  # where the name of an index only has to differ within its table
+            exists = f"SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'{table}') AND name = N'ix_{short}'"
+            return f"IF NOT EXISTS ({exists})\nCREATE INDEX ix_{short} ON {table} ({columns});"
+        index = TableName.parse(f"ix_{name.table.text}_{short}")
+        return f"CREATE INDEX IF NOT EXISTS {dialect.table(index)} ON {table} ({columns});"
 
 
 LOG = RememberedTable(
     "ssd_api_submission_log",
     LOG_COLUMNS,
     ("run_id", "seq"),
-    (("person", "person_id, started_at", ""), ("started", "started_at", "")),
+    (("person", "person_id, started_at"), ("started", "started_at")),
 )
 BASELINE = RememberedTable(
     "ssd_api_baseline",
     BASELINE_COLUMNS,
     ("person_id",),
-    (("child", "la_child_id", ""), ("flight", "flight_kind", "")),
+    (("child", "la_child_id"), ("flight", "flight_kind")),
 )
 REMEMBERED = (LOG, BASELINE)

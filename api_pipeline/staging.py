@@ -15,7 +15,7 @@ from typing import Any
 from api_pipeline import payload as payloads
 from api_pipeline import schema
 from api_pipeline.db import Database, Row
-from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, Kind
+from api_pipeline.dialects import POSTGRESQL, Kind
 from api_pipeline.ledger_schema import BASELINE
 from api_pipeline.names import TableName
 

@@ -147,15 +147,17 @@ class RowWriter:
             where=" AND ".join(guards),
             key_column=self._table.key_column,
         )
-        params: list[Any] = []
+        rows: list[list[Any]] = []
         for outcome in outcomes:
             row = outcome.row
-            params += [row.key, row.person_id, int(row.deleted), self._fitted(outcome.response)]
-            params.append(row.payload if hashless else row.current_hash)
+            values: list[Any] = [row.key, row.person_id, int(row.deleted), self._fitted(outcome.response)]
+            values.append(row.payload if hashless else row.current_hash)
             if timed:
-                params.append(None if outcome.moment is None else dialect.timestamp(outcome.moment))
+                values.append(outcome.moment)
             if write is Write.SENT_PARTIAL:
-                params.append(outcome.sent_text)
+                values.append(outcome.sent_text)
+            rows.append(values)
+        params = dialect.flatten(columns, rows)
         return [row[0] for row in self._db.query(sql, params)]
 
     def fill_hashes(self) -> int:
@@ -187,17 +189,17 @@ class RowWriter:
         with self._db.transaction():
             page = self._db.query(select, [] if after is None else [after])
             if page:
+                columns = {"k": self._table.key_kind, "h": Kind.HASH}
                 update = dialect.update_listed(
                     self._table.sql_name,
                     assignments=["current_hash = v.h"],
-                    columns={"k": self._table.key_kind, "h": Kind.HASH},
+                    columns=columns,
                     rows=len(page),
                     where="t.current_hash IS NULL",
                     key_column=self._table.key_column,
                 )
-                self._db.query(
-                    update, [value for row in page for value in (row[0], payloads.content_hash(row[1]))]
-                )
+                hashes = [(row[0], payloads.content_hash(row[1])) for row in page]
+                self._db.query(update, dialect.flatten(columns, hashes))
         return len(page), page[-1][0] if len(page) == PAGE_ROWS else None
 
     def write_nameless_errors(self, reason: str) -> int:
