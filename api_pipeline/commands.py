@@ -139,7 +139,11 @@ def init_db(context: Context) -> ExitCode:
         context.show({"command": "init-db", "sql": sql}, sql.rstrip())
         return ExitCode.OK
     made = provision.init_db(settings)
-    text = f"Created {', '.join(made)}." if made else f"Nothing to do: {settings.table} and what belongs to it is there already."
+    text = (
+        f"Created {', '.join(made)}."
+        if made
+        else f"Nothing to do: {settings.table} and what belongs to it is there already."
+    )
     context.show({"command": "init-db", "created": made}, text)
     return ExitCode.OK
 

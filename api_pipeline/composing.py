@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from api_pipeline import delta, payload
-from api_pipeline.ledger import Baseline
+from api_pipeline.remembered import Baseline
 
 
 class Sending(Enum):
@@ -81,7 +81,9 @@ def compose_partial(
         return Composition(Sending.PARTIAL, delta.encode(choice.payload or {}), *hashes)
     # Where nothing has to be purged the stored bytes go, white space and all.
     as_stored = choice.payload is None or choice.payload is value
-    return Composition(Sending.FULL, text.encode() if as_stored else delta.encode(choice.payload or {}), *hashes)
+    return Composition(
+        Sending.FULL, text.encode() if as_stored else delta.encode(choice.payload or {}), *hashes
+    )
 
 
 def needs_state(value: Any, child_id: str, baseline: Baseline | None) -> bool:

@@ -19,7 +19,7 @@ from enum import Enum
 
 from api_pipeline.api import ApiClient, Outcome, Verdict
 from api_pipeline.errors import ExitCode, PipelineError
-from api_pipeline.ledger import Attempt
+from api_pipeline.remembered import Attempt
 from api_pipeline.replies import Receipt
 from api_pipeline.staging import StagedRow
 
@@ -265,11 +265,15 @@ def _fates(
 
     if outcome.verdict is Verdict.ACCEPTED:
         pairs = zip(records, outcome.receipts, strict=True)
-        return [Result(r, Fate.ACCEPTED, receipt, posts=outcome.attempts, status=200) for r, receipt in pairs], []
+        return [
+            Result(r, Fate.ACCEPTED, receipt, posts=outcome.attempts, status=200) for r, receipt in pairs
+        ], []
     if outcome.verdict is Verdict.REFUSED and outcome.refusals:
         named = [refused(records[index], reason) for index, reason in sorted(outcome.refusals.items())]
         others = [record for index, record in enumerate(records) if index not in outcome.refusals]
-        resent = [result(record, Fate.AGAIN, note="refused for other records of its batch") for record in others]
+        resent = [
+            result(record, Fate.AGAIN, note="refused for other records of its batch") for record in others
+        ]
         return named + resent, [others] if others else []
     if outcome.verdict in (Verdict.REFUSED, Verdict.TOO_LARGE):
         if len(records) == 1:

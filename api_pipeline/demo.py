@@ -10,12 +10,13 @@ import json
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tabulate
 
-from api_pipeline import db, payload, pipeline, provision
+from api_pipeline import db, delta, payload, pipeline, provision
 from api_pipeline.config import Needs, Settings, load_settings
 from api_pipeline.errors import ExitCode
 from api_pipeline.receiver import Receiver
@@ -37,7 +38,7 @@ def play(say: Callable[[str], None], *, folder: Path | None = None) -> ExitCode:
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="csc-api-demo-")))
-        receiver = stack.enter_context(Receiver())
+        receiver = stack.enter_context(Receiver(apply_partials=True))
         settings = _settings(folder, receiver)
         say(f"A staging table with {CHILDREN} fake children, in SQLite: {folder / 'demo.db'}")
         say(f"A receiver that stands in for the DfE's API: {receiver.base_url}")
@@ -50,14 +51,17 @@ def play(say: Callable[[str], None], *, folder: Path | None = None) -> ExitCode:
         say(f"\n{first.as_table()}\n\nAfterwards:\n")
         say(_table(settings))
 
-        say("\n== The second night: the refresh changed three children, removed two and added one ==\n")
+        say("\n== The second night, as partial payloads: three children changed, two left, one is new ==\n")
         _refresh(settings)
         say(_table(settings))
-        second = pipeline.run(settings, pipeline.RunOptions(allow_deletions=True))
+        partial = replace(settings, use_partial_payload=True)
+        second = pipeline.run(partial, pipeline.RunOptions(allow_deletions=True))
         say(f"\n{second.as_table()}\n\nAfterwards:\n")
         say(_table(settings))
 
-        same = _children_of(settings) == receiver.children
+        same = _children_of(settings) == {
+            key: delta.normalise(child) for key, child in receiver.children.items()
+        }
         requests = len(receiver.submissions)
         say(f"\nThe receiver answered {requests} submissions and holds {len(receiver.children)} children,")
         say(
@@ -97,7 +101,7 @@ def _children_of(settings: Settings) -> dict[str, Any]:
     """What DfE ought to hold: the payload of everybody who has not left."""
     rows = _rows(settings, "json_payload, row_state")
     children = [json.loads(row[0]) for row in rows if str(row[1]).lower() != "deleted"]
-    return {child["la_child_id"]: child for child in children}
+    return {child["la_child_id"]: delta.normalise(child) for child in children}
 
 
 def _refresh(settings: Settings) -> None:
@@ -108,7 +112,7 @@ def _refresh(settings: Settings) -> None:
         with database.transaction():
             for person_id, text in rows[:3]:
                 child = json.loads(text)
-                child["child_details"]["postcode"] = "ZZ99 3VZ"
+                child["child_details"]["postcode"] = "ZZ99 9ZZ"
                 _update(database, table, person_id, json.dumps(child, ensure_ascii=False))
             for person_id, _ in rows[3:5]:
                 database.execute(f"UPDATE {table} SET row_state = 'Deleted' WHERE person_id = ?", [person_id])

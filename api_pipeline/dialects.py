@@ -105,8 +105,8 @@ class Dialect(ABC):
         expressions: Sequence[str],
         columns: Mapping[str, Kind],
         rows: int,
-        source: str,
         key_column: str,
+        source: str = "",
     ) -> str:
         """Return one INSERT from ``rows`` listed rows ``v`` that reports the keys that it made.
 
@@ -120,9 +120,7 @@ class Dialect(ABC):
     def flatten(self, columns: Mapping[str, Kind], rows: Iterable[Sequence[Any]]) -> list[Any]:
         """Return the parameters of listed rows, in the order of :meth:`values`, as this database takes them."""
         kinds = list(columns.values())
-        return [
-            self.parameter(kind, value) for row in rows for kind, value in zip(kinds, row, strict=True)
-        ]
+        return [self.parameter(kind, value) for row in rows for kind, value in zip(kinds, row, strict=True)]
 
     def parameter(self, kind: Kind, value: Any) -> Any:
         """Return a value as :meth:`bind` expects it."""
@@ -203,8 +201,8 @@ class SqlServer(Dialect):
         return (
             f"SET NOCOUNT ON; DECLARE @hit TABLE (k {key_type} NOT NULL); "
             f"UPDATE t SET {', '.join(assignments)} OUTPUT inserted.{key_column} INTO @hit (k) "
-            f"FROM {table} AS t INNER JOIN (VALUES {self.values(columns, rows)}) "
-            f"AS v ({', '.join(columns)}) ON t.{key_column} = v.{key} WHERE {where}; "
+            f"FROM {table} AS t INNER JOIN {self._listed(columns, rows)} "
+            f"ON t.{key_column} = v.{key} WHERE {where}; "
             "SELECT k FROM @hit;"
         )
 
@@ -216,42 +214,50 @@ class SqlServer(Dialect):
         expressions: Sequence[str],
         columns: Mapping[str, Kind],
         rows: int,
-        source: str,
         key_column: str,
+        source: str = "",
     ) -> str:
         key = next(iter(columns))
         key_type = "BIGINT" if columns[key] is Kind.INTEGER else "NVARCHAR(450)"
         return (
             f"SET NOCOUNT ON; DECLARE @hit TABLE (k {key_type} NOT NULL); "
             f"INSERT INTO {table} ({', '.join(target)}) OUTPUT inserted.{key_column} INTO @hit (k) "
-            f"SELECT {', '.join(expressions)} FROM (VALUES {self.values(columns, rows)}) "
-            f"AS v ({', '.join(columns)}) {source}; SELECT k FROM @hit;"
+            f"SELECT {', '.join(expressions)} FROM {self._listed(columns, rows)} {source}; "
+            "SELECT k FROM @hit;"
         )
 
-    # A bound NULL has no type, so the driver asks the server what it would be: a round trip for each, which fails
-    # on a batch like ours. These stand for NULL instead; nothing that is bound here is ever equal to one.
-    _NULLS: Mapping[Kind, tuple[Any, str]] = {
+    # A bound NULL has no type, so the driver asks the server what it would be: a round trip for each, which
+    # fails on a batch like ours. These stand for NULL instead; nothing that is bound is ever equal to one.
+    _NULLS: Mapping[Kind, tuple[Any, str]] = {  # noqa: RUF012 -- a constant mapping
         Kind.INTEGER: (-(2**63), "CAST(-9223372036854775808 AS BIGINT)"),
         Kind.TEXT: ("<null 7c1e>", "N'<null 7c1e>'"),
         Kind.HASH: (b"", "0x"),
         Kind.TIMESTAMP: ("", "N''"),
     }
 
-    def bind(self, kind: Kind) -> str:
-        null = self._NULLS[kind][1]
-        if kind is Kind.TIMESTAMP:
-            return f"CAST(NULLIF(CAST(? AS NVARCHAR(40)), {null}) AS {self.types[kind]})"
-        return f"NULLIF(CAST(? AS {self.types[kind]}), {null})"
-
     def parameter(self, kind: Kind, value: Any) -> Any:
         return self._NULLS[kind][0] if value is None else super().parameter(kind, value)
 
+    def _listed(self, columns: Mapping[str, Kind], rows: int) -> str:
+        """Return the listed rows as a derived table ``v``, with the stand-ins made NULL again."""
+        made = [f"{self._made(name, kind)} AS {name}" for name, kind in columns.items()]
+        values = f"(VALUES {self.values(columns, rows)}) AS r ({', '.join(columns)})"
+        return f"(SELECT {', '.join(made)} FROM {values}) AS v"
+
+    def _made(self, name: str, kind: Kind) -> str:
+        value = f"NULLIF(r.{name}, {self._NULLS[kind][1]})"
+        return f"CAST({value} AS DATETIME2(7))" if kind is Kind.TIMESTAMP else value
+
     def values(self, columns: Mapping[str, Kind], rows: int) -> str:
-        row = [self.bind(kind) for kind in columns.values()]
+        # The types of the first row hold for all. A key is compared with an indexed column, which MAX would
+        # keep from being used.
+        first = [f"CAST(? AS {self._BOUND.get(kind, self.types[kind])})" for kind in columns.values()]
         if next(iter(columns.values())) is Kind.TEXT:
-            # A key is compared with an indexed NVARCHAR column: MAX would keep the index from being used.
-            row[0] = "CAST(? AS NVARCHAR(450))"
-        return ", ".join(["(" + ", ".join(row) + ")"] * rows)
+            first[0] = "CAST(? AS NVARCHAR(450))"
+        others = ", ".join(["?"] * len(columns))
+        return ", ".join([f"({', '.join(first)})", *[f"({others})"] * (rows - 1)])
+
+    _BOUND: Mapping[Kind, str] = {Kind.TIMESTAMP: "NVARCHAR(40)"}  # noqa: RUF012 -- a constant mapping
 
     def timestamp(self, moment: datetime) -> str:
         return moment.isoformat(timespec="microseconds")
@@ -331,8 +337,8 @@ class PostgreSql(Dialect):
         expressions: Sequence[str],
         columns: Mapping[str, Kind],
         rows: int,
-        source: str,
         key_column: str,
+        source: str = "",
     ) -> str:
         return (
             f"INSERT INTO {table} ({', '.join(target)}) SELECT {', '.join(expressions)} "
@@ -385,9 +391,7 @@ class Sqlite(Dialect):
         join: str = "",
     ) -> str:
         # A writer locks the whole file, so ``lock`` needs nothing beyond the transaction that it is in.
-        return (
-            f"SELECT {', '.join(columns)} FROM {table} AS t{join} WHERE {where} ORDER BY {order_by} LIMIT {limit}"
-        )
+        return f"SELECT {', '.join(columns)} FROM {table} AS t{join} WHERE {where} ORDER BY {order_by} LIMIT {limit}"
 
     def update_listed(
         self,
@@ -414,8 +418,8 @@ class Sqlite(Dialect):
         expressions: Sequence[str],
         columns: Mapping[str, Kind],
         rows: int,
-        source: str,
         key_column: str,
+        source: str = "",
     ) -> str:
         return (
             f"WITH v ({', '.join(columns)}) AS (VALUES {self.values(columns, rows)}) "

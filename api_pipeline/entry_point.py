@@ -201,6 +201,13 @@ def _add_run(subparsers: Any) -> None:
         default=None,
         help="send full payloads, whatever the settings say",
     )
+    mode.add_argument(
+        "--partial",
+        action="store_true",
+        default=None,
+        help="send only what changed since DfE's last acknowledgement, as USE_PARTIAL_PAYLOAD=true does",
+    )
+    run.add_argument("--workers", type=int, metavar="N", help="requests under way at once, 1 to 16")
     run.add_argument("--batch-size", type=int, metavar="N", help="records in one request, 1 to 100")
     run.add_argument("--limit", type=_positive, metavar="N", help="at most so many of the due rows")
     run.add_argument(

@@ -10,181 +10,37 @@ payload that the staging row holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from enum import Enum
 from typing import Any
 
-from api_pipeline import delta, payload, schema
+from api_pipeline import delta, payload
 from api_pipeline.db import Database, Row
-from api_pipeline.dialects import SQL_SERVER, Kind
-from api_pipeline.ledger_schema import BASELINE, LOG
+from api_pipeline.dialects import Kind
+from api_pipeline.ledger_reading import PAGE, LedgerReader, marks
+from api_pipeline.remembered import Attempt, Closing, LogKind, LogOutcome, Skeleton, unsure_text
 from api_pipeline.replies import Receipt
-from api_pipeline.staging import Key, StagingTable
-
-Skeleton = dict[str, Any]
-
-_PAGE = 200  # people looked up at once
+from api_pipeline.staging import StagingTable
 
 
-class LogKind(Enum):
-    """What an attempt was, as the log words it."""
-
-    FULL = "full"
-    PARTIAL = "partial"
-    DELETION = "deletion"
-    TEST = "test"
-
-
-class LogOutcome(Enum):
-    """What became of an attempt, as the log words it."""
-
-    SENDING = "sending"
-    SENT = "sent"
-    ERROR = "error"
-    UNSURE = "unsure"
-    TESTING = "testing"
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """What is known of one person: the state acknowledged last, and what was sent since without an answer."""
-
-    person_id: str
-    child_id: str | None
-    state: str  # acknowledged, purged, unknown
-    payload: str | None
-    payload_hash: bytes | None
-    records_hash: bytes | None
-    receipt: str | None
-    acknowledged_at: datetime | None
-    unsure: Mapping[str, Skeleton]
-    full_next: bool
-
-    @property
-    def acknowledged(self) -> bool:
-        """Whether DfE holds a state of this person that is known."""
-        return self.state == "acknowledged"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One record on its way; ``run_id`` and ``seq`` name it.
-
-    ``acknowledged_text`` is the state that an acknowledgement makes, where that is not the row's payload.
-    """
-
-    run_id: str
-    seq: int
-    key: Key
-    row_id: int | None
-    person_id: str
-    row_hash: bytes
-    kind: LogKind
-    child_id: str
-    sent_hash: bytes
-    sent_bytes: int
-    state_hash: bytes | None = None
-    records_hash: bytes | None = None
-    acknowledged_text: str | None = None
-    known: bool = False  # the person has a line in the baseline
-    unsure_after: str | None = None  # doubt about other ids that an acknowledgement leaves
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """How an attempt ended; ``detail`` is the receipt, or a reason without any data."""
-
-    attempt: Attempt
-    outcome: LogOutcome
-    posts: int
-    http_status: int | None
-    detail: str
-    receipt: str = ""
-    moment: datetime | None = None
-
-
-class Ledger:
+class Ledger(LedgerReader):
     """The two tables of one staging table. All writing methods are to be called inside a transaction."""
 
     def __init__(self, db: Database, staging: StagingTable, run_id: str) -> None:
-        self._db = db
+        super().__init__(db, staging.name)
         self._staging = staging
         self._run_id = run_id
-        self._log = db.dialect.table(LOG.name(staging.name))
-        self._baseline = db.dialect.table(BASELINE.name(staging.name))
         self._seq = 0
 
     @classmethod
     def find(cls, db: Database, staging: StagingTable, run_id: str) -> Ledger | None:
         """Return the ledger, or None where a table of it is missing: full mode works without."""
-        names = (LOG.name(staging.name), BASELINE.name(staging.name))
-        if any(schema.describe(db, name) is None for name in names):
-            return None
-        return cls(db, staging, run_id)
+        return cls(db, staging, run_id) if cls.exists(db, staging.name) else None
 
     def next_seq(self) -> int:
         """Number the next attempt of this run."""
         self._seq += 1
         return self._seq
-
-    # -- looking up ------------------------------------------------------------------------------------
-
-    def lookup(self, persons: Iterable[str], *, payloads: bool) -> dict[str, Baseline]:
-        """Return what is known of these people; texts only where ``payloads`` asks for them."""
-        found: dict[str, Baseline] = {}
-        wanted = list(persons)
-        text = "t.payload" if payloads else "NULL"
-        for start in range(0, len(wanted), _PAGE):
-            part = wanted[start : start + _PAGE]
-            rows = self._read(
-                f"SELECT t.person_id, t.la_child_id, t.state, {text}, t.payload_hash, t.records_hash, t.receipt, "
-                f"t.acknowledged_at, t.unsure, t.full_next FROM {self._baseline} AS t "
-                f"WHERE t.person_id IN ({_marks(part)})",
-                part,
-            )
-            by_name = {self._fold(row[0]): _baseline(row) for row in rows}
-            found.update({p: by_name[self._fold(p)] for p in part if self._fold(p) in by_name})
-        return found
-
-    def _fold(self, person_id: str) -> str:
-        """SQL Server's usual collations take these for one person, so the look-up has to as well."""
-        return person_id.rstrip().casefold() if self._db.dialect is SQL_SERVER else person_id
-
-    def is_same_person(self, one: str, other: str | None) -> bool:
-        """Whether the database takes two person_ids for one."""
-        return other is not None and self._fold(one) == self._fold(other)
-
-    def holders(self, child_ids: Sequence[str]) -> list[tuple[str, str]]:
-        """Return (la_child_id, person_id) for those of the ids that some baseline holds."""
-        found: list[tuple[str, str]] = []
-        for start in range(0, len(child_ids), _PAGE * 2):
-            part = child_ids[start : start + _PAGE * 2]
-            rows = self._read(
-                f"SELECT t.la_child_id, t.person_id FROM {self._baseline} AS t "
-                f"WHERE t.la_child_id IN ({_marks(part)}) AND t.state <> 'purged'",
-                part,
-            )
-            found += [(str(row[0]), str(row[1])) for row in rows]
-        return found
-
-    def ever_attempted(self, persons: Sequence[str]) -> set[str]:
-        """Return those who were sent something that DfE took or may have taken."""
-        found: set[str] = set()
-        for start in range(0, len(persons), _PAGE):
-            part = persons[start : start + _PAGE]
-            rows = self._read(
-                f"SELECT DISTINCT t.person_id FROM {self._log} AS t WHERE t.person_id IN ({_marks(part)}) "
-                "AND t.outcome NOT IN ('testing', 'error')",
-                part,
-            )
-            attempted = {self._fold(str(row[0])) for row in rows}
-            found.update(person for person in part if self._fold(person) in attempted)
-        return found
-
-    def _read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        return self._db.retrying(lambda: self._db.query(sql, params))
 
     # -- before the POST -------------------------------------------------------------------------------
 
@@ -199,7 +55,7 @@ class Ledger:
         known = [attempt for attempt in attempts if attempt.known]
         new = [attempt for attempt in attempts if not attempt.known]
         hit = self._fly_known(known) | self._fly_new(new)
-        held = [attempt for attempt in attempts if self._fold(attempt.person_id) in hit]
+        held = [attempt for attempt in attempts if self.fold(attempt.person_id) in hit]
         if held:
             self._note(held, LogOutcome.SENDING)
         return {attempt.seq for attempt in held}
@@ -214,7 +70,7 @@ class Ledger:
         if new:
             self._db.execute(
                 f"DELETE FROM {self._baseline} WHERE state = 'unknown' AND unsure IS NULL "
-                f"AND person_id IN ({_marks(new)})",
+                f"AND person_id IN ({marks(new)})",
                 new,
             )
 
@@ -280,7 +136,7 @@ class Ledger:
             where=f"t.person_id = v.p AND EXISTS (SELECT 1 {row})",
             key_column="person_id",
         )
-        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flights(attempts))}
+        return {self.fold(str(row[0])) for row in self._db.query(sql, self._flights(attempts))}
 
     def _fly_new(self, attempts: Sequence[Attempt]) -> set[str]:
         if not attempts:
@@ -296,13 +152,21 @@ class Ledger:
                 "flight_hash",
                 "flight_records",
             ],
-            expressions=["v.p", "'unknown'", "v.kind", "v.child", self._flying_text, "v.state_hash", "v.records"],
+            expressions=[
+                "v.p",
+                "'unknown'",
+                "v.kind",
+                "v.child",
+                self._flying_text,
+                "v.state_hash",
+                "v.records",
+            ],
             columns=self._flight_columns(),
             rows=len(attempts),
             source=f"INNER JOIN {self._staging.sql_name} AS s ON {self._row_still_is}",
             key_column="person_id",
         )
-        return {self._fold(str(row[0])) for row in self._db.query(sql, self._flights(attempts))}
+        return {self.fold(str(row[0])) for row in self._db.query(sql, self._flights(attempts))}
 
     def _note(self, attempts: Sequence[Attempt], outcome: LogOutcome) -> None:
         dialect = self._db.dialect
@@ -341,7 +205,6 @@ class Ledger:
             expressions=[f"v.{name}" for name in names],
             columns=columns,
             rows=len(attempts),
-            source="WHERE 1 = 1",
             key_column="seq",
         )
         self._db.query(sql, dialect.flatten(columns, rows))
@@ -357,7 +220,9 @@ class Ledger:
         self._acknowledge([closing for closing in sent if closing.attempt.kind is not LogKind.DELETION])
         self._acknowledge_deletions([closing for closing in sent if closing.attempt.kind is LogKind.DELETION])
         self._land([closing.attempt for closing in closings if closing.outcome is LogOutcome.ERROR])
-        self._doubt([closing.attempt.person_id for closing in closings if closing.outcome is LogOutcome.UNSURE])
+        self._doubt(
+            [closing.attempt.person_id for closing in closings if closing.outcome is LogOutcome.UNSURE]
+        )
 
     def _update(
         self,
@@ -373,7 +238,12 @@ class Ledger:
             return
         dialect = self._db.dialect
         sql = dialect.update_listed(
-            table, assignments=assignments, columns=columns, rows=len(rows), where=where, key_column=key_column
+            table,
+            assignments=assignments,
+            columns=columns,
+            rows=len(rows),
+            where=where,
+            key_column=key_column,
         )
         self._db.query(sql, dialect.flatten(columns, rows))
 
@@ -494,7 +364,9 @@ class Ledger:
         if not rows:
             return None
         row_id, person_id, kind, sent_hash, sent_bytes, child_id, unsure = rows[0]
-        left = {key: value for key, value in (json.loads(unsure) if unsure else {}).items() if key != child_id}
+        left = {
+            key: value for key, value in (json.loads(unsure) if unsure else {}).items() if key != child_id
+        }
         attempt = Attempt(
             run_id=run_id,
             seq=seq,
@@ -515,11 +387,11 @@ class Ledger:
 
     def _doubt(self, persons: Sequence[str]) -> None:
         """Move what is in flight for these people to the records whose fate is not known."""
-        for start in range(0, len(persons), _PAGE):
-            part = persons[start : start + _PAGE]
+        for start in range(0, len(persons), PAGE):
+            part = persons[start : start + PAGE]
             rows = self._db.query(
                 "SELECT t.person_id, t.flight_child_id, t.flight_payload, t.unsure "
-                f"FROM {self._baseline} AS t WHERE t.flight_kind IS NOT NULL AND t.person_id IN ({_marks(part)})",
+                f"FROM {self._baseline} AS t WHERE t.flight_kind IS NOT NULL AND t.person_id IN ({marks(part)})",
                 part,
             )
             self._update(
@@ -538,7 +410,11 @@ class Ledger:
         """
         while True:
             limit = self._db.dialect.select(
-                ["t.person_id"], self._baseline, where="t.flight_kind IS NOT NULL", order_by="t.person_id", limit=_PAGE
+                ["t.person_id"],
+                self._baseline,
+                where="t.flight_kind IS NOT NULL",
+                order_by="t.person_id",
+                limit=PAGE,
             )
             people = [str(row[0]) for row in self._read(limit)]
             if not people:
@@ -569,36 +445,12 @@ _LANDED = (
 _STATE_COLUMNS = ("la_child_id", "payload", "payload_hash", "records_hash")
 
 
-def unsure_text(unsure: Mapping[str, Skeleton]) -> str | None:
-    """Return the union of unsure records as the baseline stores it."""
-    return json.dumps(unsure, ensure_ascii=False, separators=(",", ":"), sort_keys=True) if unsure else None
-
-
 def _with_flight(row: Row) -> str | None:
     _, child_id, text, unsure = row
     union: dict[str, Skeleton] = json.loads(unsure) if unsure else {}
     flown = {} if text is None else delta.skeleton(delta.normalise(payload.decode(str(text))))
     union[child_id] = delta.merge_skeletons(union.get(child_id, {}), flown)
     return unsure_text(union)
-
-
-def _baseline(row: Row) -> Baseline:
-    return Baseline(
-        person_id=str(row[0]),
-        child_id=row[1],
-        state=str(row[2]),
-        payload=row[3],
-        payload_hash=None if row[4] is None else bytes(row[4]),
-        records_hash=None if row[5] is None else bytes(row[5]),
-        receipt=row[6],
-        acknowledged_at=datetime.fromisoformat(row[7]) if isinstance(row[7], str) else row[7],
-        unsure=json.loads(row[8]) if row[8] else {},
-        full_next=bool(row[9]),
-    )
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join(["?"] * len(values))
 
 
 def _now() -> datetime:

@@ -103,7 +103,9 @@ class RememberedTable:
     def _index(self, dialect: Dialect, name: TableName, short: str, columns: str) -> str:
         table = dialect.table(name)
         if dialect is SQL_SERVER:  # where the name of an index only has to differ within its table
-            exists = f"SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'{table}') AND name = N'ix_{short}'"
+            exists = (
+                f"SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'{table}') AND name = N'ix_{short}'"
+            )
             return f"IF NOT EXISTS ({exists})\nCREATE INDEX ix_{short} ON {table} ({columns});"
         index = TableName.parse(f"ix_{name.table.text}_{short}")
         return f"CREATE INDEX IF NOT EXISTS {dialect.table(index)} ON {table} ({columns});"

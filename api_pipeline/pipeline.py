@@ -24,9 +24,10 @@ from api_pipeline.api import ApiClient, ApiConfig
 from api_pipeline.config import Settings
 from api_pipeline.delivery import Dispatcher, Fate, Record, RecordKind, Result
 from api_pipeline.errors import ExitCode, InterruptedRun, PipelineError
-from api_pipeline.ledger import Attempt, Closing, Ledger, LogKind, LogOutcome
+from api_pipeline.ledger import Ledger
 from api_pipeline.locking import RunLock
 from api_pipeline.recording import Entry, Recorder
+from api_pipeline.remembered import Attempt, Closing, LogKind, LogOutcome
 from api_pipeline.sourcing import Changed, Event, Failed, Noticed, Settled, Source, Waiting
 from api_pipeline.staging import KNOWN_STATUSES, TESTING_RESPONSE, Key, Scope, StagedRow, StagingTable
 from api_pipeline.summary import RunSummary
@@ -162,9 +163,7 @@ class _Job:
         if self._live:
             self._dispatcher = self._open_dispatcher(stack)
             stack.callback(self._conclude, self._dispatcher)
-        source = Source(
-            self.table, self._ledger, self.settings, self._scope, self.plan, self.summary.run_id
-        )
+        source = Source(self.table, self._ledger, self.settings, self._scope, self.plan, self.summary.run_id)
         deleting = self._may_delete()
         for turn in range(max(map(len, self.plan.retiring.values()), default=0)):
             self._send_all(source, source.retirements(turn, deletions=deleting))
@@ -230,9 +229,7 @@ class _Job:
     def _open_dispatcher(self, stack: ExitStack) -> Dispatcher:
         deadline = self._clock() + self.settings.run_deadline_minutes * 60
         config = ApiConfig.from_settings(self.settings)
-        client = stack.enter_context(
-            ApiClient(config, stop=self.stop, deadline=deadline, clock=self._clock)
-        )
+        client = stack.enter_context(ApiClient(config, stop=self.stop, deadline=deadline, clock=self._clock))
         dispatcher = Dispatcher(
             client,
             before=self._before,
@@ -320,7 +317,9 @@ class _Job:
         if self._ledger is None:
             return records
         numbered = [
-            replace(record, attempt=replace(record.attempt, seq=self._next_seq())) if record.attempt else record
+            replace(record, attempt=replace(record.attempt, seq=self._next_seq()))
+            if record.attempt
+            else record
             for record in records
         ]
         held = self._recorder.open([record.attempt for record in numbered if record.attempt])
@@ -352,7 +351,10 @@ class _Job:
                 outcome = self._accepted(record, result)
         elif result.fate is Fate.REFUSED:
             log.warning(
-                "row %s (person_id %s) is in error: %s", record.row.key, record.row.person_id, result.error_kind
+                "row %s (person_id %s) is in error: %s",
+                record.row.key,
+                record.row.person_id,
+                result.error_kind,
             )
             self._error_kinds[record.row.key] = result.error_kind
             outcome = WriteBack(record.row, Write.ERROR, result.reason)

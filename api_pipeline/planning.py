@@ -69,7 +69,9 @@ class Plan:
     child_ids: IdSet = field(default_factory=IdSet)
     blocked: dict[Key, str] = field(default_factory=dict)  # row -> why it becomes an error
     retiring: dict[Key, list[str]] = field(default_factory=dict)  # earlier la_child_ids to be purged first
-    held_ids: dict[str, list[Key]] = field(default_factory=dict)  # ids to purge that others hold -> their rows
+    held_ids: dict[str, list[Key]] = field(
+        default_factory=dict
+    )  # ids to purge that others hold -> their rows
     never_sent: set[Key] = field(default_factory=set)  # deletions of which DfE need not hear
     deletions: int = 0  # over the whole table
     people: int = 0  # not yet purged, over the whole table
@@ -100,7 +102,9 @@ def survey(table: StagingTable, scope: Scope, limit: int | None, ledger: Ledger 
             _count(plan, row, limit)
             if row.child_id is not None:
                 plan.child_ids.add(row.child_id)
-            for child_id in ids_to_purge(row.child_id, row.previous_id, row.held) if row.deleted else row.to_retire:
+            for child_id in (
+                ids_to_purge(row.child_id, row.previous_id, row.held) if row.deleted else row.to_retire
+            ):
                 purges.add(child_id)
             if row.wanted and row.to_retire:
                 moved.append(row)

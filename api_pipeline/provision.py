@@ -139,9 +139,15 @@ def _add(database: db.Database, name: TableName, columns: dict[str, Kind], rows:
         present = {str(row[0]) for row in known}
         new = [row for row in rows if row.person_id not in present]
         if new:
-            values = database.dialect.values(columns, len(new))
-            params = [value for row in new for value in _values(row, columns)]
-            database.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}", params)
+            insert = database.dialect.insert_listed(
+                table,
+                target=list(columns),
+                expressions=[f"v.{column}" for column in columns],
+                columns=columns,
+                rows=len(new),
+                key_column="person_id",
+            )
+            database.query(insert, database.dialect.flatten(columns, [_values(row, columns) for row in new]))
     return len(new)
 
 

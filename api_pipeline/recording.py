@@ -16,7 +16,8 @@ from pathlib import Path
 from api_pipeline import replies, spool
 from api_pipeline.db import Database
 from api_pipeline.errors import PipelineError
-from api_pipeline.ledger import Attempt, Closing, Ledger
+from api_pipeline.ledger import Ledger
+from api_pipeline.remembered import Attempt, Closing
 from api_pipeline.staging import StagedRow
 from api_pipeline.writeback import RowWriter, Write, WriteBack
 
@@ -125,7 +126,9 @@ class Recorder:
         ]
         if kept:
             path = spool.write(self._spool_dir, self._run_id, kept)
-            log.error("the receipts of %d records are kept in %s; the next run writes them back", len(kept), path)
+            log.error(
+                "the receipts of %d records are kept in %s; the next run writes them back", len(kept), path
+            )
 
     def replay(self) -> int:
         """Write back the receipts that earlier runs had to keep, and remove their files; return how many.
@@ -164,4 +167,3 @@ class Recorder:
         missed = self.settle(writes)
         for row in missed:
             log.info("row %s (person_id %s) changed meanwhile and stays due", row.key, row.person_id)
-

@@ -15,7 +15,8 @@ from api_pipeline import composing, payload, planning, validation
 from api_pipeline.composing import Composition, Sending
 from api_pipeline.config import Settings
 from api_pipeline.delivery import Record, RecordKind
-from api_pipeline.ledger import Attempt, Baseline, Ledger, LogKind, unsure_text
+from api_pipeline.ledger import Ledger
+from api_pipeline.remembered import Attempt, Baseline, LogKind, unsure_text
 from api_pipeline.staging import Key, Scope, StagedRow, StagingTable, ids_to_purge
 from api_pipeline.writeback import Write, WriteBack
 

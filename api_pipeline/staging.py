@@ -244,7 +244,9 @@ class StagingTable:
         found: dict[str, list[Key]] = {}
         for start in range(0, len(persons), PAGE_ROWS):
             part = persons[start : start + PAGE_ROWS]
-            sql = f"SELECT t.person_id, t.{self.key_column} FROM {self.sql_name} AS t WHERE {self._among(part)}"
+            sql = (
+                f"SELECT t.person_id, t.{self.key_column} FROM {self.sql_name} AS t WHERE {self._among(part)}"
+            )
             for person, key in self._read(sql, part):
                 found.setdefault(str(person), []).append(key)
         return found
@@ -277,7 +279,9 @@ class StagingTable:
             where, params = f"{where} AND {key} <= ?", [*params, last]
         while True:
             paged = where if after is None else f"{where} AND {key} > ?"
-            sql = self.db.dialect.select(columns, self.sql_name, where=paged, order_by=key, limit=rows, join=join)
+            sql = self.db.dialect.select(
+                columns, self.sql_name, where=paged, order_by=key, limit=rows, join=join
+            )
             page = self._read(sql, [*params] if after is None else [*params, after])
             if page:
                 yield page

@@ -117,7 +117,10 @@ class RowWriter:
     def _update(self, write: Write, outcomes: Sequence[WriteBack], *, hashless: bool) -> list[Key]:
         dialect = self._db.dialect
         columns = {"k": self._table.key_kind, "p": Kind.TEXT, "d": Kind.INTEGER, "response": Kind.TEXT}
-        guards = [f"{self._table.deleted} = v.d", "(t.person_id = v.p OR (t.person_id IS NULL AND v.p IS NULL))"]
+        guards = [
+            f"{self._table.deleted} = v.d",
+            "(t.person_id = v.p OR (t.person_id IS NULL AND v.p IS NULL))",
+        ]
         assignments = list(self._assignments[write])
         if hashless:
             columns["payload"] = Kind.TEXT
