@@ -86,10 +86,10 @@ BROKEN: dict[str, tuple[dict[str, str | None], list[str]]] = {
             "person_id": "INTEGER",
             "current_hash": "VARCHAR(64)",
             "submission_status": "VARCHAR(5)",
-            "submission_timestamp": "TEXT",
+            "submission_timestamp": "DATE",
             "api_response": "BYTEA",
         },
-        ["column", "type", "type", "type", "width"],
+        ["column", "type", "type", "type", "type", "width"],
     ),
     "sqlserver": (
         {
@@ -102,7 +102,7 @@ BROKEN: dict[str, tuple[dict[str, str | None], list[str]]] = {
             "row_state": "NVARCHAR(5) NOT NULL DEFAULT 'New'",
             "json_payload": "NVARCHAR(4000) NOT NULL",
             "previous_hash": "NVARCHAR(64)",
-            "submission_timestamp": "INT",
+            "submission_timestamp": "NVARCHAR(30)",
         },
         ["column", "column", "column", "column", "type", "type", "width", "width"],
     ),
