@@ -63,8 +63,13 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
-        """Whether no step failed; warnings are not failures."""
-        return all(step.ok is not False for step in self.steps)
+        """Whether something was looked at and nothing failed; warnings are not failures."""
+        return not self.skipped and all(step.ok is not False for step in self.steps)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether nothing could be looked at, so that there is neither success nor failure."""
+        return all(step.ok is None for step in self.steps)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -74,6 +79,8 @@ class CheckResult:
     @property
     def verdict(self) -> str:
         """One line: passed or failed, and how many steps say what."""
+        if self.skipped:
+            return "not tested"
         failed = sum(step.ok is False for step in self.steps)
         warnings = sum(step.ok is None for step in self.steps)
         parts = [_counted(failed, "failure")] if failed else []
@@ -130,7 +137,10 @@ class SmokeResult:
     def as_text(self) -> str:
         """Return the parts one after another, then a line for each and the verdict."""
         width = max(len(part.name) for part in self.parts)
-        summary = [f"{_WORDS[part.passed]:<5} {part.name:<{width}}  {part.verdict}" for part in self.parts]
+        summary = [
+            f"{_WORDS[None if part.skipped else part.passed]:<5} {part.name:<{width}}  {part.verdict}"
+            for part in self.parts
+        ]
         verdict = "passed: this set-up works" if self.passed else "failed"
         sections = [part.as_text() for part in self.parts]
         return "\n\n".join([*sections, "\n".join([*summary, f"{self.name}: {verdict}"])])

@@ -299,7 +299,8 @@ def status(settings: Settings, *, stop: threading.Event | None = None) -> Status
 _REFUSAL = re.compile(r"HTTP (\d{3})\b")
 _FAULT = re.compile(r"(\$[\w.\[\]]*): ([a-z_]+) \(")
 _OWN = re.compile(
-    r"The same (?:person_id|la_child_id) is in row [^.;]*|Several rows share this (?:person_id|la_child_id)"
+    r"The same (?:person_id|la_child_id) is in row [^.;]*?(?=, so they)"
+    r"|Several rows share this (?:person_id|la_child_id)"
     r"|This row has no person_id|No payload of this row has a la_child_id that can be purged"
 )
 

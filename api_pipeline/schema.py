@@ -173,7 +173,7 @@ def _locate(db: Database, name: TableName) -> tuple[str, str] | None:
 
 
 def _column(name: str, type_: str, length: int | None, nullable: bool) -> Column:
-    # SQLite gives the declaration as it was written: NVARCHAR(48), nvarchar(MAX), DATETIME2 (7).
+    # SQLite gives the declaration as it was written: NVARCHAR(48), DATETIME2 (7).
     declared = re.fullmatch(r"\s*([A-Za-z][\w ]*?)\s*(?:\(\s*(\d+)?.*)?", type_)
     base = declared.group(1).casefold() if declared else type_.casefold()
     if length is None and declared and declared.group(2):

@@ -129,14 +129,16 @@ def _may(db: Database, table: TableName, privilege: str, columns: Iterable[str])
     """Whether the privilege is there for the whole table, or else for each of the columns."""
     quoted = db.dialect.table(table)
     if db.dialect is SQL_SERVER:
-        whole = f"SELECT HAS_PERMS_BY_NAME(?, N'OBJECT', N'{privilege}')"
-        single = f"SELECT HAS_PERMS_BY_NAME(?, N'OBJECT', N'{privilege}', ?, N'COLUMN')"
+        # The literal holds a name that was validated: letters, digits and a few signs, never a quote.
+        securable, named = f"N'{quoted}', N'OBJECT', N'{privilege}'", []
+        whole = f"SELECT HAS_PERMS_BY_NAME({securable})"
+        single = f"SELECT HAS_PERMS_BY_NAME({securable}, ?, N'COLUMN')"
     else:
-        oid = "to_regclass(CAST(? AS TEXT))"
+        oid, named = "to_regclass(CAST(? AS TEXT))", [quoted]
         whole = f"SELECT CASE WHEN has_table_privilege({oid}, '{privilege}') THEN 1 ELSE 0 END"
         single = (
             f"SELECT CASE WHEN has_column_privilege({oid}, CAST(? AS TEXT), '{privilege}') THEN 1 ELSE 0 END"
         )
-    if db.query(whole, [quoted])[0][0]:
+    if db.query(whole, named)[0][0]:
         return True
-    return all(db.query(single, [quoted, column])[0][0] for column in columns)
+    return all(db.query(single, [*named, column])[0][0] for column in columns)

@@ -147,7 +147,7 @@ class _Inspection:
 
     def _permissions(self, info: TableInfo) -> Iterator[Step]:
         if self.dialect is SQLITE:
-            yield from self._file()
+            yield self._file()
             return
         missing = schema_repair.missing_privileges(self.db, self.name, info)
         for privilege in ("SELECT", "UPDATE"):
@@ -160,22 +160,19 @@ class _Inspection:
     def _grant(self, privileges: list[str]) -> tuple[str, ...]:
         return schema_repair.grant(self.dialect, self.name, privileges, schema_repair.user(self.db))
 
-    def _file(self) -> Iterator[Step]:
-        """Find out whether the file and its folder can be written to, by asking for the write lock."""
-        try:
-            with self.db.transaction():
-                pass  # taking the lock is all: nothing is written
-        except DatabaseError as error:
-            yield Step.of_error(error, connected=True)
-            return
-        folder = Path(self.db.server_info().database).parent
+    def _file(self) -> Step:
+        """Find out whether the SQLite file and its folder can be written to, without writing.
+
+        Not by asking for the write lock: SQLite gives it on a file that cannot be written to, too.
+        """
+        path = Path(self.db.server_info().database)
         effective = os.access in os.supports_effective_ids
-        if not os.access(folder, os.W_OK, effective_ids=effective):
-            remedy = "Give the account that runs the tool write permission for the folder."
-            message = f"No file can be made in '{folder}', and writing needs a journal and a lock file there."
-            yield Step("permission", False, message, remedy)
-        else:
-            yield Step("permission", True, "The file and its folder can be written to.")
+        for place, why in ((path, ""), (path.parent, ", for the journal and the lock file")):
+            if not os.access(place, os.W_OK, effective_ids=effective):
+                message = f"This account may not write to '{place}'{why}."
+                remedy = "Give the account that runs the tool write permission for the file and its folder."
+                return Step("permission", False, message, remedy)
+        return Step("permission", True, "The file and its folder can be written to.")
 
     # -- rows ------------------------------------------------------------------------------------------
 

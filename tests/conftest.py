@@ -18,6 +18,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from tests import databases
 from tests.databases import Database
+from tests.staging_kit import HookedReceiver, Staging
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,6 +119,25 @@ def postgres_dsn(postgresql_database: Database) -> str:
 def sqlserver_dsn(sqlserver_database: Database) -> str:
     """The connection string of a SQL Server; keep to the schema of ``sqlserver_database.table_name``."""
     return sqlserver_database.connection_string
+
+
+@pytest.fixture
+def staging(database: Database) -> Staging:
+    """An empty staging table in each kind of database in turn."""
+    return Staging(database).create()
+
+
+@pytest.fixture
+def local(sqlite_database: Database) -> Staging:
+    """An empty staging table in SQLite, for what no dialect changes."""
+    return Staging(sqlite_database).create()
+
+
+@pytest.fixture
+def hooked() -> Iterator[HookedReceiver]:
+    """A receiver that keeps what it was sent and lets a test interfere."""
+    with HookedReceiver(keep_bodies=True) as stand_in:
+        yield stand_in
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

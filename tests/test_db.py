@@ -205,6 +205,8 @@ class FailingDriver:
 class Connection:
     """A connection, and its own cursor, that fails while the driver's plan says so."""
 
+    description = "one column"
+
     def __init__(self, driver: FailingDriver) -> None:
         self._driver = driver
 
