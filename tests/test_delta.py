@@ -437,6 +437,18 @@ def test_a_vanished_episode_is_purged_with_all_it_has() -> None:
     assert partial == with_episodes(episode("E1", purge=True))
 
 
+def test_purges_in_the_current_payload_are_sent_only_where_they_remove_something() -> None:
+    """A purge that the row's payload has itself is a vanished record, or none at all."""
+    before = with_episodes(episode("E1"), episode("E2", adoption={"a": 1}))
+    after = with_episodes(
+        episode("E2", adoption={"purge": True}, care_leavers={"purge": True}),
+        episode("E3", purge=True),
+        episode("E1", purge=True),
+    )
+    expected = with_episodes(episode("E1", purge=True), episode("E2", adoption={"purge": True}))
+    assert delta.build_partial(state(before), after) == expected
+
+
 @pytest.mark.parametrize(
     ("current", "path"),
     [
@@ -507,6 +519,13 @@ def test_full_payload_goes_as_it_is_if_nothing_is_to_be_purged(current: _Json, o
     assert (full is current) == (not missing)
 
 
+def test_what_the_payload_purges_itself_is_not_purged_again() -> None:
+    """Neither the record nor what lies in it."""
+    known = delta.skeleton(with_episodes(episode(adoption={}, child_in_need_plans=[plan("P1")])))
+    current = child(child_details={"purge": True}, social_care_episodes=[episode(purge=True)])
+    assert delta.full_with_purges({**known, "child_details": {}}, current) is current
+
+
 def test_purges_lie_in_the_last_of_duplicates_and_first_in_their_list() -> None:
     """The last of duplicates counts; what was sent under the others is left as it is."""
     known = delta.skeleton(with_episodes(episode("E0"), episode(adoption={})))
@@ -549,6 +568,16 @@ def test_in_doubt_the_full_payload_goes(pair: tuple[_Json, _Json], lost: _Json) 
     assert delta.choose(baseline, {}, before).kind == "full"
     chosen = delta.choose(None, None, after)
     assert (chosen.kind, chosen.payload is after) == ("full", True)
+
+
+def test_the_purges_that_the_full_payload_needs_count_for_its_size() -> None:
+    """A partial that is larger than the row's own payload is sent if the payload would need purges, too."""
+    before = with_episodes(episode(child_in_need_plans=[plan(f"P{number}") for number in range(9)]))
+    before["health_and_wellbeing"] = {}
+    after = child(social_care_episodes=[episode()], health_and_wellbeing={})
+    choice = delta.choose(state(before), None, after)
+    assert choice.kind == "partial"
+    assert len(delta.encode(choice.payload or {})) > len(delta.encode(after))
 
 
 def test_duplicate_ids_send_the_full_payload() -> None:

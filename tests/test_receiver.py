@@ -349,6 +349,23 @@ def test_a_payload_replaces_the_child_and_a_purge_removes_it(client: Client) -> 
     assert client.receiver.purged == ["a", "a"]
 
 
+def test_partial_payloads_are_applied_if_asked_for() -> None:
+    """With apply_partials a payload changes what it names; a purge flag removes a record, or the child."""
+    episodes = [{"social_care_episode_id": "e1", "adoption": {}}, {"social_care_episode_id": "e2"}]
+    change = {"social_care_episode_id": "e1", "closure_reason": "RC1"}
+    with Receiver(apply_partials=True) as receiver:
+        client = Client(receiver).sign_in()
+        with client.session:
+            client.post([child("a", social_care_episodes=episodes), child("b")])
+            client.post([child("a", child_details={"sex": "F"}, social_care_episodes=[change])])
+            client.post([child("a", child_details={"sex": "M"})])
+            client.post([{"la_child_id": "a", "child_details": {"purge": True}}])
+            client.post([{"la_child_id": "b", "purge": True}])
+    held = {"la_child_id": "a", "social_care_episodes": [{**change, "adoption": {}}, episodes[1]]}
+    assert receiver.children == {"a": held}
+    assert receiver.purged == ["b"]
+
+
 @pytest.mark.parametrize(
     "name", ["O'Brien", "Zo\u00eb", "\u738b\u5c0f\u660e", "\U0001f9d2\U0001f3fd", "a\u0301"]
 )
