@@ -42,7 +42,7 @@ def compose_full(text: str, value: Any, child_id: str, baseline: Baseline | None
     held = _held(child_id, baseline)
     if held is None or (baseline is not None and not baseline.unsure and held.same_records(own.records_hash)):
         return own
-    result = delta.apply(held.state(), value)
+    result = delta.after_full(held.acknowledged(), held.unsure, value)
     if result is None or delta.same(result, state):
         return own
     return Composition(
@@ -69,7 +69,7 @@ def compose_partial(
     unsure: Any = None
     if held is not None:
         base = held.acknowledged()
-        unsure = held.unsure or None
+        unsure = held.unsure
         if baseline is not None and baseline.full_next and base is not None and not delta.same(base, state):
             unsure = delta.merge_skeletons(unsure or {}, delta.skeleton(base))
     elif is_unknown(baseline):
@@ -111,13 +111,6 @@ class _Held:
         """The state that is known, or None."""
         text = self.baseline.payload if self.same_child else None
         return None if text is None else delta.normalise(payload.decode(text))
-
-    def state(self) -> Any:
-        """The known state with the records of which nothing is known added to it."""
-        known = self.acknowledged()
-        if self.unsure is None:
-            return known
-        return delta.add_records(known, self.unsure)
 
     def same_records(self, records_hash: bytes) -> bool:
         return self.same_child and self.baseline.records_hash == records_hash
