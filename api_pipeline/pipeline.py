@@ -264,7 +264,7 @@ class _Job:
         if (checked.errors and blocking) or child_id is None or row.payload is None:
             self._fail(row, "validation", validation.describe(checked.errors))
         elif self._surveyed(row, child_id):
-            yield Record(_light(row), RecordKind.FULL, row.payload.encode())
+            yield Record(_light(row), RecordKind.FULL, checked.encoded or row.payload.encode())
 
     def _surveyed(self, row: StagedRow, child_id: str) -> bool:
         """Whether the survey saw this id: a row that was refreshed since is left to the next run."""
@@ -421,4 +421,5 @@ def _light(row: StagedRow) -> StagedRow:
     """Drop the texts that the write-back does not need, so that a batch holds each payload once."""
     if row.current_hash is None:
         return replace(row, previous_payload=None)
-    return replace(row, payload=None, previous_payload=None)
+    # Nearly every row comes this way, and spelt out it takes half the time of replace().
+    return StagedRow(row.key, row.person_id, None, row.current_hash, row.deleted)
