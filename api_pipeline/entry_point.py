@@ -145,7 +145,7 @@ def _common_flags() -> argparse.ArgumentParser:
     group.add_argument("--env-file", metavar="PATH", help="read the settings from this file and no other")
     group.add_argument("--table", metavar="NAME", help="staging table, in place of TABLE_NAME")
     group.add_argument("--log-file", metavar="PATH", help="write the log here, in place of LOG_FILE")
-    group.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+    group.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL")
     group.add_argument("--json", action="store_true", help="machine-readable result on standard output")
     group.add_argument("--no-progress", action="store_true", help="no progress bar or lines")
     return parser
@@ -172,7 +172,7 @@ def _command(subparsers: Any, name: str, handler: Any, summary: str, examples: s
     parser = subparsers.add_parser(
         name,
         help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
+        description=summary[0].upper() + summary[1:] + ("" if summary.endswith("?") else "."),
         epilog=f"examples:\n{examples}" if examples else None,
         parents=[_common_flags()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -290,7 +290,7 @@ def _add_tools(subparsers: Any) -> None:
         "two nights with fake children, on this machine alone",
         "  d2i-csc-api demo\n",
     )
-    demo.add_argument("--folder", metavar="PATH", help="keep the database file in this folder")
+    demo.add_argument("--folder", metavar="PATH", help="keep the database file in this existing folder")
 
 
 def _positive(text: str) -> int:
