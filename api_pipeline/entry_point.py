@@ -101,9 +101,7 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        log.warning(
-            "stopping: the request under way is finished and written back first; again to end at once"
-        )
+        log.warning("stopping: what is under way is finished first; again to end at once")
 
     names = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Ctrl+Break, on Windows
     before = {

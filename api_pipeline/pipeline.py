@@ -182,6 +182,7 @@ class _Job:
         if self.options.persons:
             for person in self.table.unknown_persons(self.options.persons):
                 log.error("there is no row for person_id %s", person)
+                self.summary.unknown_persons += 1
                 self.summary.codes.add(ExitCode.FAILED)
 
     # -- what is sent, in this order ------------------------------------------------------------------
@@ -325,7 +326,6 @@ class _Job:
         self._waiting.difference_update(
             record.row.key for record in batch if record.kind is RecordKind.RETIRED_ID
         )
-        self.summary.requests += 1
         if self.options.dry_run:
             self.summary.simulated += len(outcomes)
             self.progress.advance(len(outcomes))
