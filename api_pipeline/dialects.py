@@ -7,10 +7,12 @@ of this project, and row counts. Everything for SQL Server is valid on SQL Serve
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from api_pipeline.names import NamePart, TableName
 
@@ -93,6 +95,10 @@ class Dialect(ABC):
 
         ``v`` has the named ``columns``, the first of them the key; ``t`` is the table.
         """
+
+    def listed(self, columns: Mapping[str, Kind], rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the parameters of :meth:`update_listed`; each row has the values of ``columns``."""
+        return [value for row in rows for value in row]
 
     def bind(self, kind: Kind) -> str:
         """Return a typed placeholder. Typed, because a bare NULL would otherwise be guessed to be text."""
@@ -244,18 +250,25 @@ class PostgreSql(Dialect):
         where: str,
         key_column: str,
     ) -> str:
+        # One parameter, because the driver and the server take longer over hundreds than over the update.
         key = next(iter(columns))
+        typed = ", ".join(f"{name} {self.types[kind]}" for name, kind in columns.items())
         return (
             f"UPDATE {table} AS t SET {', '.join(assignments)} "
-            f"FROM (VALUES {self.values(columns, rows)}) AS v ({', '.join(columns)}) "
+            f"FROM json_to_recordset(CAST(? AS JSON)) AS v ({typed}) "
             f"WHERE t.{key_column} = v.{key} AND {where} RETURNING t.{key_column}"
         )
 
-    def values(self, columns: Mapping[str, Kind], rows: int) -> str:
-        # The types of the first row hold for all, and hundreds of casts take longer to read than to obey.
-        first = ", ".join(self.bind(kind) for kind in columns.values())
-        others = ", ".join(["?"] * len(columns))
-        return ", ".join([f"({first})", *[f"({others})"] * (rows - 1)])
+    def listed(self, columns: Mapping[str, Kind], rows: Sequence[Sequence[Any]]) -> list[Any]:
+        records = [
+            {
+                name: "\\x" + value.hex() if isinstance(value, bytes) else value
+                for name, value in zip(columns, row, strict=True)
+            }
+            for row in rows
+        ]
+        # Not as ASCII: a server whose encoding is not UTF-8 refuses escapes beyond ASCII.
+        return [json.dumps(records, ensure_ascii=False, separators=(",", ":"))]
 
     def timestamp(self, moment: datetime) -> str:
         return moment.isoformat(sep=" ", timespec="microseconds")

@@ -399,17 +399,17 @@ class StagingTable:
         with self.db.transaction():
             page = self.db.query(select, [] if after is None else [after])
             if page:
+                columns = {"k": self._key_kind, "h": Kind.HASH}
                 update = dialect.update_listed(
                     self.sql_name,
                     assignments=["current_hash = v.h"],
-                    columns={"k": self._key_kind, "h": Kind.HASH},
+                    columns=columns,
                     rows=len(page),
                     where="t.current_hash IS NULL",
                     key_column=self.key_column,
                 )
-                self.db.query(
-                    update, [value for row in page for value in (row[0], payloads.content_hash(row[1]))]
-                )
+                hashes = [(row[0], payloads.content_hash(row[1])) for row in page]
+                self.db.query(update, dialect.listed(columns, hashes))
         return len(page), page[-1][0] if len(page) == PAGE_ROWS else None
 
     def write_back(self, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
@@ -467,14 +467,15 @@ class StagingTable:
             where=" AND ".join(guards),
             key_column=self.key_column,
         )
-        params: list[Any] = []
+        listed: list[list[Any]] = []
         for outcome in outcomes:
             row = outcome.row
-            params += [row.key, row.person_id, int(row.deleted), self._fitted(outcome.response)]
-            params.append(row.payload if hashless else row.current_hash)
+            values: list[Any] = [row.key, row.person_id, int(row.deleted), self._fitted(outcome.response)]
+            values.append(row.payload if hashless else row.current_hash)
             if timed:
-                params.append(None if outcome.moment is None else dialect.timestamp(outcome.moment))
-        return [row[0] for row in self.db.query(sql, params)]
+                values.append(None if outcome.moment is None else dialect.timestamp(outcome.moment))
+            listed.append(values)
+        return [row[0] for row in self.db.query(sql, dialect.listed(columns, listed))]
 
     def nameless_due(self) -> int:
         """Count the due rows with no person_id where it is the key, since paging cannot reach them."""
