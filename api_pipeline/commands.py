@@ -122,6 +122,25 @@ def status(context: Context) -> ExitCode:
     return _check(context, inspection.status, Needs.DATABASE)
 
 
+def explain(context: Context) -> ExitCode:
+    """Why one person is, or is not, due."""
+    from api_pipeline import explain as explaining
+
+    result = explaining.explain(context.settings(Needs.DATABASE), context.args.person, stop=context.stop)
+    context.show(result.as_json(), result.as_text())
+    return result.exit_code
+
+
+def prune_log(context: Context) -> ExitCode:
+    """Delete old lines of the submission log."""
+    from api_pipeline import pruning
+
+    args = context.args
+    result = pruning.prune_log(context.settings(Needs.DATABASE), args.before, dry_run=args.dry_run)
+    context.show(result.as_json(), result.as_text())
+    return result.exit_code
+
+
 def _check(context: Context, check: Callable[[Settings], Any], needs: Needs) -> ExitCode:
     result = check(context.settings(needs))
     context.show(result.as_json(), result.as_text())

@@ -35,10 +35,10 @@ class Composition:
     acknowledged_text: str | None = None
 
 
-def compose_full(text: str, value: Any, child_id: str, baseline: Baseline | None) -> Composition:
+def compose_full(text: bytes, value: Any, child_id: str, baseline: Baseline | None) -> Composition:
     """Send the payload as it is stored; records that vanished stay at DfE, so the baseline keeps them."""
     state = delta.normalise(value)
-    own = Composition(Sending.FULL, text.encode(), delta.state_hash(state), delta.records_hash(state))
+    own = Composition(Sending.FULL, text, delta.state_hash(state), delta.records_hash(state))
     held = _held(child_id, baseline)
     if held is None or (baseline is not None and not baseline.unsure and held.same_records(own.records_hash)):
         return own
@@ -55,7 +55,7 @@ def compose_full(text: str, value: Any, child_id: str, baseline: Baseline | None
 
 
 def compose_partial(
-    text: str, value: Any, child_id: str, baseline: Baseline | None, previous: str | None
+    text: bytes, value: Any, child_id: str, baseline: Baseline | None, previous: str | None
 ) -> Composition:
     """Send the smallest payload that is right: nothing, a partial, or the full payload with purges.
 
@@ -81,9 +81,7 @@ def compose_partial(
         return Composition(Sending.PARTIAL, delta.encode(choice.payload or {}), *hashes)
     # Where nothing has to be purged the stored bytes go, white space and all.
     as_stored = choice.payload is None or choice.payload is value
-    return Composition(
-        Sending.FULL, text.encode() if as_stored else delta.encode(choice.payload or {}), *hashes
-    )
+    return Composition(Sending.FULL, text if as_stored else delta.encode(choice.payload or {}), *hashes)
 
 
 def needs_state(value: Any, child_id: str, baseline: Baseline | None) -> bool:

@@ -33,6 +33,7 @@ Skeleton = dict[str, Any]
 
 # The only own field, in a baseline, of a record that DfE may hold with whatever content.
 _DOUBT: _Json = {"possibly_held": True}
+DOUBT_FIELDS = frozenset(_DOUBT)
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -67,6 +68,10 @@ _CHILD = _Kind(
     },
     always_sent=True,
 )
+
+# For those who tell people about payloads.
+RecordShape = _Kind
+CHILD_SHAPE = _CHILD
 
 
 class Unmodelled(ValueError):

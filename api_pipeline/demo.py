@@ -18,11 +18,12 @@ import tabulate
 
 from api_pipeline import db, delta, payload, pipeline, provision
 from api_pipeline.config import Needs, Settings, load_settings
-from api_pipeline.errors import ExitCode
+from api_pipeline.errors import ConfigError, ExitCode
 from api_pipeline.receiver import Receiver
 
 CHILDREN = 12
 _SEED = 2026
+_FILE = "demo.db"
 _SHOWN = ("person_id", "row_state", "submission_status", "submission_timestamp", "api_response")
 
 
@@ -39,8 +40,9 @@ def play(say: Callable[[str], None], *, folder: Path | None = None) -> ExitCode:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="csc-api-demo-")))
         receiver = stack.enter_context(Receiver(apply_partials=True))
+        _require_empty(folder)
         settings = _settings(folder, receiver)
-        say(f"A staging table with {CHILDREN} fake children, in SQLite: {folder / 'demo.db'}")
+        say(f"A staging table with {CHILDREN} fake children, in SQLite: {folder / _FILE}")
         say(f"A receiver that stands in for the DfE's API: {receiver.base_url}")
         provision.init_db(settings)
         provision.fill_with_fakes(settings, CHILDREN, _SEED)
@@ -71,9 +73,24 @@ def play(say: Callable[[str], None], *, folder: Path | None = None) -> ExitCode:
         return ExitCode.OK if same and codes == {ExitCode.OK} else ExitCode.FAILED
 
 
+def _require_empty(folder: Path) -> None:
+    if (folder / _FILE).exists():
+        raise ConfigError(
+            f"The folder {folder} already holds a demo.",
+            hop="settings",
+            remedy=f"Remove {folder / _FILE}, or name another folder with --folder.",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {folder} cannot be made.", hop="settings", remedy="Name another one with --folder."
+        ) from error
+
+
 def _settings(folder: Path, receiver: Receiver) -> Settings:
     values = {
-        "DB_CONNECTION_STRING": f"sqlite:///{folder / 'demo.db'}",
+        "DB_CONNECTION_STRING": f"sqlite:///{folder / _FILE}",
         "TABLE_NAME": "ssd_api_data_staging_anon",
         "TESTING_MODE": "false",
         "BATCH_SIZE": "5",

@@ -17,10 +17,12 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from types import FrameType
 from typing import Any
 
@@ -41,6 +43,7 @@ examples:
   %(prog)s run --dry-run                 what would be sent, and what is wrong with it
   %(prog)s run                           the nightly submission
   %(prog)s run --resend --person-id 123  send one person again, whatever the state
+  %(prog)s explain 123                   why that person was sent, or was not
 
 exit codes: 0 done  1 some records or checks failed  2 settings  3 database  4 API
             5 another run is at work  70 unexpected error  130 interrupted
@@ -101,9 +104,7 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        log.warning(
-            "stopping: the request under way is finished and written back first; again to end at once"
-        )
+        log.warning("stopping: what is under way is finished first; again to end at once")
 
     names = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Ctrl+Break, on Windows
     before = {
@@ -145,7 +146,7 @@ def _common_flags() -> argparse.ArgumentParser:
     group.add_argument("--env-file", metavar="PATH", help="read the settings from this file and no other")
     group.add_argument("--table", metavar="NAME", help="staging table, in place of TABLE_NAME")
     group.add_argument("--log-file", metavar="PATH", help="write the log here, in place of LOG_FILE")
-    group.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+    group.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL")
     group.add_argument("--json", action="store_true", help="machine-readable result on standard output")
     group.add_argument("--no-progress", action="store_true", help="no progress bar or lines")
     return parser
@@ -172,7 +173,7 @@ def _command(subparsers: Any, name: str, handler: Any, summary: str, examples: s
     parser = subparsers.add_parser(
         name,
         help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
+        description=summary[0].upper() + summary[1:] + ("" if summary.endswith("?") else "."),
         epilog=f"examples:\n{examples}" if examples else None,
         parents=[_common_flags()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -228,7 +229,10 @@ def _add_diagnostics(subparsers: Any) -> None:
     summaries = {
         "test-endpoint": (commands.test_endpoint, "get a token and post an empty array: is the API usable?"),
         "test-db-connection": (commands.test_db_connection, "open the database: driver, server, login"),
-        "test-schema": (commands.test_schema, "check the staging table: columns, types, permissions"),
+        "test-schema": (
+            commands.test_schema,
+            "check the staging table, the submission log and the baseline table",
+        ),
     }
     for name, (handler, summary) in summaries.items():
         _command(subparsers, name, handler, summary, f"  d2i-csc-api {name} --json\n")
@@ -251,9 +255,17 @@ def _add_diagnostics(subparsers: Any) -> None:
         subparsers,
         "status",
         commands.status,
-        "count rows by state and status; what is due, what is in error",
+        "count rows by state and status; what is due, in error or in doubt; the last runs",
         "  d2i-csc-api status --json\n",
     )
+    explain = _command(
+        subparsers,
+        "explain",
+        commands.explain,
+        "say why one person was sent, was not, or is sent again; changes nothing",
+        "  d2i-csc-api explain 4711\n  d2i-csc-api explain 4711 --json\n",
+    )
+    explain.add_argument("person", metavar="PERSON_ID", help="the person_id in the staging table")
 
 
 def _add_tools(subparsers: Any) -> None:
@@ -261,10 +273,26 @@ def _add_tools(subparsers: Any) -> None:
         subparsers,
         "init-db",
         commands.init_db,
-        "create the staging table where it is missing; never alters or drops",
-        "  d2i-csc-api init-db --print > staging.sql\n",
+        "create what is missing of staging table, submission log and baseline table; never alters or drops",
+        "  d2i-csc-api init-db --print > tables.sql\n",
     )
-    init_db.add_argument("--print", action="store_true", help="only print the SQL")
+    init_db.add_argument("--print", action="store_true", help="only print the SQL of all three tables")
+    prune = _command(
+        subparsers,
+        "prune-log",
+        commands.prune_log,
+        "delete old lines of the submission log; never the baseline, nor what is still needed",
+        "  d2i-csc-api prune-log --before 2024-04-01 --dry-run\n"
+        "  d2i-csc-api prune-log --before 2024-04-01\n",
+    )
+    prune.add_argument(
+        "--before",
+        type=_day,
+        required=True,
+        metavar="DATE",
+        help="delete attempts that ended before this day (YYYY-MM-DD, UTC)",
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only count the lines that would go")
     fake = _command(
         subparsers,
         "fake-data",
@@ -297,7 +325,7 @@ def _add_tools(subparsers: Any) -> None:
         "two nights with fake children, on this machine alone",
         "  d2i-csc-api demo\n",
     )
-    demo.add_argument("--folder", metavar="PATH", help="keep the database file in this folder")
+    demo.add_argument("--folder", metavar="PATH", help="keep the database file in this existing folder")
 
 
 def _positive(text: str) -> int:
@@ -305,6 +333,15 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
+
+
+def _day(text: str) -> date:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError("must be a day, as YYYY-MM-DD")
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a day of the calendar, as YYYY-MM-DD") from None
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import tabulate
@@ -17,6 +17,8 @@ import tabulate
 from api_pipeline import payload, planning, provision, validation
 from api_pipeline.config import Settings
 from api_pipeline.errors import ExitCode, InterruptedRun
+from api_pipeline.ledger import Ledger
+from api_pipeline.log_report import LogReport
 from api_pipeline.pipeline import Progress
 from api_pipeline.planning import Plan
 from api_pipeline.staging import KNOWN_STATUSES, Scope, StagedRow, StagingTable, StatusCount
@@ -27,6 +29,8 @@ _MOST_GROUPS = 500  # a payload full of unknown fields must not fill the memory
 _ERRORS_SHOWN = 10
 
 _INDEX = re.compile(r"\[\d+\]")
+# How planning begins what it says of rows that share a person_id.
+_SHARED_PERSON = ("The same person_id", "Several rows share this person_id")
 
 # --- validate --------------------------------------------------------------------------------------------
 
@@ -158,13 +162,15 @@ def validate(
     scope, groups = Scope(), _Groups()
     with provision.connect(settings, stop=stop) as database:
         table = StagingTable(database, settings.table)
-        plan = planning.survey(table, scope, limit)
+        ledger = Ledger.find(database, table, "")
+        plan = planning.survey(table, scope, limit, ledger)
         progress.begin(plan.due)
         try:
             for deleted in (False, True):
-                for page in table.pages(scope, deleted=deleted, last=plan.last_key):
+                for page in table.pages(scope, deleted=deleted, previous=deleted, last=plan.last_key):
+                    held = _held(page, ledger) if deleted else {}
                     for row in page:
-                        groups.add(row.person_id, _findings(row, plan))
+                        groups.add(row.person_id, _findings(row, plan, held.get(row.person_id or "", ())))
                     progress.advance(len(page))
                     if stop.is_set():
                         raise InterruptedRun("The check was asked to stop.")
@@ -177,18 +183,30 @@ def validate(
     )
 
 
-def _findings(row: StagedRow, plan: Plan) -> list[Finding]:
+def _held(rows: Sequence[StagedRow], ledger: Ledger | None) -> dict[str, tuple[str, ...]]:
+    """Return the la_child_ids that DfE may hold for these people, as far as the baseline tells."""
+    if ledger is None:
+        return {}
+    known = ledger.lookup([row.person_id for row in rows if row.person_id is not None], payloads=False)
+    return {
+        person: tuple(filter(None, [baseline.child_id if baseline.acknowledged else None, *baseline.unsure]))
+        for person, baseline in known.items()
+    }
+
+
+def _findings(row: StagedRow, plan: Plan, held: Sequence[str]) -> list[Finding]:
+    """Return what is wrong with a row; ``held`` are the ids that DfE may hold for a deletion's person."""
     findings: list[Finding] = []
     if row.person_id is None or not row.person_id.strip():
         findings.append(_nameless())
     if row.key in plan.blocked:
-        column = "person_id" if "person_id" in plan.blocked[row.key] else "$.la_child_id"
+        column = "person_id" if plan.blocked[row.key].startswith(_SHARED_PERSON) else "$.la_child_id"
         findings.append(
             Finding(column, "shared_id", Severity.ERROR, "must not be in another row of the table as well")
         )
     if not row.deleted:
         findings += validation.check_text(row.payload).findings
-    elif not _can_be_purged(row, plan):
+    elif row.key not in plan.never_sent and not _can_be_purged(row, plan, held):
         findings.append(
             Finding(
                 "$.la_child_id", "no_id_to_purge", Severity.ERROR, "must be readable in a payload of the row"
@@ -201,18 +219,22 @@ def _nameless() -> Finding:
     return Finding("person_id", "required", Severity.ERROR, "must not be empty")
 
 
-def _can_be_purged(row: StagedRow, plan: Plan) -> bool:
-    """Whether a payload of the row has an id that DfE accepts and that is this row's to purge."""
-    for source in (row.payload, row.previous_payload):
-        try:
-            child_id, _ = payload.child_ids(payload.parse(source or ""))
-        except payload.UnreadablePayload:
-            continue
-        if child_id is None or (source is row.previous_payload and child_id in plan.child_ids):
+def _can_be_purged(row: StagedRow, plan: Plan, held: Sequence[str]) -> bool:
+    """Whether there is an id that DfE accepts and that is this row's to purge."""
+    current, previous = _child_id(row.payload), _child_id(row.previous_payload)
+    for child_id in held or (current, previous):
+        if child_id is None or (child_id != current and child_id in plan.child_ids):
             continue
         if validation.check_text(payload.deletion(child_id, None).decode()).ok:
             return True
     return False
+
+
+def _child_id(text: str | None) -> str | None:
+    try:
+        return payload.child_ids(payload.parse(text or ""))[0]
+    except payload.UnreadablePayload:
+        return None
 
 
 # --- status ----------------------------------------------------------------------------------------------
@@ -228,6 +250,7 @@ class StatusReport:
     oldest_due: str | None
     last_submission: str | None
     errors: tuple[tuple[str, str], ...]
+    log: LogReport = field(default_factory=LogReport)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -258,6 +281,7 @@ class StatusReport:
             "last_submission": self.last_submission,
             "held_by_status": dict(self.held),
             "last_errors": [{"person_id": person, "error": error} for person, error in self.errors],
+            **self.log.as_json(),
         }
 
     def as_text(self) -> str:
@@ -277,6 +301,7 @@ class StatusReport:
         if self.errors:
             lines += ["", "last errors (api_response has the whole text):"]
             lines.append(tabulate.tabulate(self.errors, headers=("person_id", "error"), tablefmt="simple"))
+        lines += ["", self.log.as_text()]
         return "\n".join(lines)
 
 
@@ -293,7 +318,8 @@ def status(settings: Settings, *, stop: threading.Event | None = None) -> Status
         due, oldest = table.due_summary()
         last = table.last_submission()
         errors = tuple((person, error_kind(text)) for person, text in table.error_examples(_ERRORS_SHOWN))
-    return StatusReport(str(settings.table), counts, due, oldest, last, errors)
+        log = LogReport.read(database, settings.table, settings.spool_dir)
+    return StatusReport(str(settings.table), counts, due, oldest, last, errors, log)
 
 
 _REFUSAL = re.compile(r"HTTP (\d{3})\b")
@@ -301,6 +327,7 @@ _FAULT = re.compile(r"(\$[\w.\[\]]*): ([a-z_]+) \(")
 _OWN = re.compile(
     r"The same (?:person_id|la_child_id) is in row [^.;]*?(?=, so they)"
     r"|Several rows share this (?:person_id|la_child_id)"
+    r"|DfE holds this la_child_id for a person who is no longer in the table"
     r"|This row has no person_id|No payload of this row has a la_child_id that can be purged"
 )
 

@@ -106,7 +106,7 @@ class Ledger(LedgerReader):
             )
             for attempt in attempts
         ]
-        return self._db.dialect.flatten(self._flight_columns(), rows)
+        return self._db.dialect.listed(self._flight_columns(), rows)
 
     @property
     def _flying_text(self) -> str:
@@ -207,7 +207,7 @@ class Ledger(LedgerReader):
             rows=len(attempts),
             key_column="seq",
         )
-        self._db.query(sql, dialect.flatten(columns, rows))
+        self._db.query(sql, dialect.listed(columns, rows))
 
     # -- after the reply -------------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Ledger(LedgerReader):
             where=where,
             key_column=key_column,
         )
-        self._db.query(sql, dialect.flatten(columns, rows))
+        self._db.query(sql, dialect.listed(columns, rows))
 
     def _complete(self, closings: Sequence[Closing]) -> None:
         now = _now()

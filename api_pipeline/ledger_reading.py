@@ -9,10 +9,10 @@ from typing import Any
 
 from api_pipeline import schema
 from api_pipeline.db import Database, Row
-from api_pipeline.dialects import SQL_SERVER
+from api_pipeline.dialects import SQL_SERVER, Kind
 from api_pipeline.ledger_schema import BASELINE, LOG
 from api_pipeline.names import TableName
-from api_pipeline.remembered import Baseline
+from api_pipeline.remembered import Baseline, Flight, LogLine, RunLines
 
 PAGE = 200  # people looked up at once
 
@@ -82,6 +82,73 @@ class LedgerReader:
             found.update(person for person in part if self.fold(person) in attempted)
         return found
 
+    # -- for people who ask ----------------------------------------------------------------------------
+
+    def flight(self, person_id: str) -> Flight | None:
+        """Return what is in flight for a person."""
+        rows = self._read(
+            f"SELECT t.flight_kind, t.flight_child_id, t.flight_payload, t.flight_hash FROM {self._baseline} AS t "
+            "WHERE t.person_id = ? AND t.flight_kind IS NOT NULL",
+            [person_id],
+        )
+        if not rows:
+            return None
+        kind, child_id, text, digest = rows[0]
+        return Flight(str(kind), child_id, text, _hash(digest))
+
+    def attempts(self, person_id: str, limit: int) -> tuple[list[LogLine], int]:
+        """Return the newest lines about a person, and how many there are altogether."""
+        select = self._db.dialect.select(
+            [f"t.{name}" for name in _LINE],
+            self._log,
+            where="t.person_id = ?",
+            order_by="t.started_at DESC, t.run_id DESC, t.seq DESC",
+            limit=limit,
+        )
+        lines = [_line(row) for row in self._read(select, [person_id])]
+        count = self._read(f"SELECT COUNT(*) FROM {self._log} AS t WHERE t.person_id = ?", [person_id])
+        return lines, int(count[0][0])
+
+    def last_runs(self, limit: int) -> list[RunLines]:
+        """Return the runs that began last, the newest first; reads the lines of those runs and no others."""
+        found: list[RunLines] = []
+        while len(found) < limit:
+            newest = self._newest_line(found)
+            if newest is None:
+                break
+            rows = self._read(
+                "SELECT t.outcome, COUNT(*), MIN(t.started_at), MAX(t.finished_at) "
+                f"FROM {self._log} AS t WHERE t.run_id = ? GROUP BY t.outcome ORDER BY t.outcome",
+                [newest],
+            )
+            begun = [moment for row in rows if (moment := _moment(row[2])) is not None]
+            ended = [moment for row in rows if (moment := _moment(row[3])) is not None]
+            counts = {str(row[0]): int(row[1]) for row in rows}
+            found.append(RunLines(newest, min(begun, default=None), max(ended, default=None), counts))
+        return found
+
+    def _newest_line(self, known: Sequence[RunLines]) -> str | None:
+        where, params = "t.started_at IS NOT NULL", []
+        if known:
+            # Runs do not overlap, so what is older than the last one found is the next; two may share a moment.
+            before = self._db.dialect.bind(Kind.TIMESTAMP)
+            where = f"t.started_at <= {before} AND t.run_id NOT IN ({marks(known)})"
+            params = [self._db.dialect.parameter(Kind.TIMESTAMP, known[-1].started_at)]
+            params += [run.run_id for run in known]
+        select = self._db.dialect.select(
+            ["t.run_id"], self._log, where=where, order_by="t.started_at DESC", limit=1
+        )
+        rows = self._read(select, params)
+        return str(rows[0][0]) if rows else None
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many people have records in doubt, and how many have a payload in flight."""
+        counts = [
+            self._read(f"SELECT COUNT(*) FROM {self._baseline} AS t WHERE t.{column} IS NOT NULL")[0][0]
+            for column in ("unsure", "flight_kind")
+        ]
+        return int(counts[0]), int(counts[1])
+
     def _read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         return self._db.retrying(lambda: self._db.query(sql, params))
 
@@ -92,13 +159,48 @@ def _baseline(row: Row) -> Baseline:
         child_id=row[1],
         state=str(row[2]),
         payload=row[3],
-        payload_hash=None if row[4] is None else bytes(row[4]),
-        records_hash=None if row[5] is None else bytes(row[5]),
+        payload_hash=_hash(row[4]),
+        records_hash=_hash(row[5]),
         receipt=row[6],
-        acknowledged_at=datetime.fromisoformat(row[7]) if isinstance(row[7], str) else row[7],
+        acknowledged_at=_moment(row[7]),
         unsure=json.loads(row[8]) if row[8] else {},
         full_next=bool(row[9]),
     )
+
+
+_LINE = (
+    "run_id",
+    "seq",
+    "row_id",
+    "kind",
+    "outcome",
+    "posts",
+    "http_status",
+    "detail",
+    "sent_bytes",
+    "sent_hash",
+    "state_hash",
+    "started_at",
+    "finished_at",
+)
+
+
+def _line(row: Row) -> LogLine:
+    values = dict(zip(_LINE, row, strict=True))
+    for name in ("sent_hash", "state_hash"):
+        values[name] = _hash(values[name])
+    for name in ("started_at", "finished_at"):
+        values[name] = _moment(values[name])
+    return LogLine(**values)
+
+
+def _hash(value: Any) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
+def _moment(value: Any) -> datetime | None:
+    """Return a moment as a value; SQLite keeps it as text."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def marks(values: Sequence[object]) -> str:

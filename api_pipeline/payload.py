@@ -74,22 +74,23 @@ def parse(text: str) -> Any:
     return value
 
 
-def decode(text: str) -> Any:
+def decode(text: str | bytes) -> Any:
     """Do what :func:`parse` does, except that a number such as 1e999 comes back as infinity.
 
-    For callers whose next step refuses infinity anyway: looking for it costs as much as reading.
+    For callers whose next step refuses infinity anyway: looking for it costs as much as reading. Bytes are
+    a text that was encoded as UTF-8.
 
     Raises:
         UnreadablePayload: naming the first fault that was found.
     """
     try:
         # Keys are few and repeat, values do not: caching the keys alone is the quickest, and bounded.
-        return jiter.from_json(
-            text.encode(), allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys"
-        )
+        encoded = text if isinstance(text, bytes) else text.encode()
+        return jiter.from_json(encoded, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError as err:  # UnicodeEncodeError included: a half surrogate in the text itself
         reason = str(err)
     # Raised outside the handler: the parser's own message quotes keys and must not hang on as a cause.
+    text = text.decode() if isinstance(text, bytes) else text
     raise UnreadablePayload(*_diagnose(text, reason).faults[0])
 
 

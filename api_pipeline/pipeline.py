@@ -181,6 +181,7 @@ class _Job:
             log.warning("%d rows have the status '%s' and are not sent", rows, status)
         for person in self.table.unknown_persons(self.options.persons) if self.options.persons else ():
             log.error("there is no row for person_id %s", person)
+            self.summary.unknown_persons += 1
             self.summary.codes.add(ExitCode.FAILED)
         if self.settings.use_partial_payload and self._ledger is None:
             log.warning(
@@ -298,7 +299,6 @@ class _Job:
             if record.kind is RecordKind.RETIRED_ID:
                 self._source.retired(record)
         rows = [record.row for record in batch if record.kind is not RecordKind.RETIRED_ID]
-        self.summary.requests += 1
         if self.options.dry_run:
             self.summary.simulated += len(rows)
             self.progress.advance(len(rows))

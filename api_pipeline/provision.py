@@ -147,7 +147,7 @@ def _add(database: db.Database, name: TableName, columns: dict[str, Kind], rows:
                 rows=len(new),
                 key_column="person_id",
             )
-            database.query(insert, database.dialect.flatten(columns, [_values(row, columns) for row in new]))
+            database.query(insert, database.dialect.listed(columns, [_values(row, columns) for row in new]))
     return len(new)
 
 

@@ -90,6 +90,45 @@ class Closing:
     moment: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A payload that was on its way when last heard of: a run is at work, or ended before it noted the reply."""
+
+    kind: str
+    child_id: str | None
+    payload: str | None
+    payload_hash: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of the submission log; times are UTC. Nothing in it is of a child but, elsewhere, the person_id."""
+
+    run_id: str
+    seq: int
+    row_id: int | None
+    kind: str
+    outcome: str
+    posts: int | None
+    http_status: int | None
+    detail: str | None
+    sent_bytes: int | None
+    sent_hash: bytes | None
+    state_hash: bytes | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunLines:
+    """What the log has of one run: its times (UTC) and its lines by outcome."""
+
+    run_id: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    outcomes: Mapping[str, int]
+
+
 def unsure_text(unsure: Mapping[str, Skeleton]) -> str | None:
     """Return the union of unsure records as the baseline stores it."""
     return json.dumps(unsure, ensure_ascii=False, separators=(",", ":"), sort_keys=True) if unsure else None

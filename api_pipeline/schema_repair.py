@@ -1,4 +1,4 @@
-"""What a staging table must be like beyond having its columns, and the SQL that mends it.
+"""What a table of the tool must be like beyond having its columns, and the SQL that mends it.
 
 Nothing here changes a table: the statements are for a database administrator to read and to run. They are
 made for a table that holds rows, so nothing is added as NOT NULL (domain, section 3; interface, "Commands":
@@ -8,7 +8,7 @@ made for a table that holds rows, so nothing is added as NOT NULL (domain, secti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from api_pipeline.db import Database
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect
@@ -29,7 +29,14 @@ WRITTEN = (
 # The old types of SQL Server that no function for text takes.
 _LEGACY_TEXT = frozenset({"text", "ntext"})
 _ONE_BYTE_TEXT = frozenset({"varchar", "char"})
-_HASHES = frozenset({"current_hash", "previous_hash"})
+# What a run writes, and so needs privileges for; None means the table as a whole.
+STAGING_PRIVILEGES: Mapping[str, tuple[str, ...] | None] = {"SELECT": (), "UPDATE": WRITTEN}
+REMEMBERED_PRIVILEGES: Mapping[str, tuple[str, ...] | None] = {
+    "SELECT": (),
+    "INSERT": (),
+    "UPDATE": (),
+    "DELETE": None,
+}
 _TYPE = re.compile(r"\w+(?:\(\w+\))?")
 
 
@@ -52,7 +59,7 @@ def type_fits(dialect: Dialect, spec: ColumnSpec, column: Column) -> bool:
 
 def loses_characters(dialect: Dialect, spec: ColumnSpec, column: Column) -> bool:
     """Whether the column replaces the characters that its code page lacks, such as other scripts' letters."""
-    return dialect is SQL_SERVER and spec.name.endswith("json_payload") and column.type in _ONE_BYTE_TEXT
+    return dialect is SQL_SERVER and spec.name.endswith("payload") and column.type in _ONE_BYTE_TEXT
 
 
 def add_column(dialect: Dialect, table: TableName, spec: ColumnSpec) -> tuple[str, ...]:
@@ -80,7 +87,7 @@ def change_type(dialect: Dialect, table: TableName, spec: ColumnSpec, column: Co
     """
     name = dialect.table(table)
     target = target_type(dialect, spec)
-    if spec.name in _HASHES and not type_fits(dialect, spec, column):
+    if spec.name.endswith("_hash") and not type_fits(dialect, spec, column):
         return (f"ALTER TABLE {name} DROP COLUMN {spec.name};", *add_column(dialect, table, spec))
     if dialect is SQLITE:
         return ()
@@ -111,9 +118,15 @@ def user(db: Database) -> str:
     return str(db.query(sql)[0][0])
 
 
-def missing_privileges(db: Database, table: TableName, info: TableInfo) -> list[str]:
-    """Return those of SELECT and UPDATE that this login lacks, on the table or on a column that is needed.
+def missing_privileges(
+    db: Database,
+    table: TableName,
+    info: TableInfo,
+    needed: Mapping[str, tuple[str, ...] | None] = STAGING_PRIVILEGES,
+) -> list[str]:
+    """Return those of the ``needed`` privileges that this login lacks.
 
+    Each is needed on the table, or else on the columns named; an empty list of columns stands for all.
     SQLite knows no privileges; whether its file may be written to shows only on trying.
 
     Raises:
@@ -121,12 +134,16 @@ def missing_privileges(db: Database, table: TableName, info: TableInfo) -> list[
     """
     if db.dialect is SQLITE:
         return []
-    needed = {"SELECT": tuple(info.columns), "UPDATE": tuple(name for name in WRITTEN if info.has(name))}
-    return [name for name, columns in needed.items() if not _may(db, table, name, columns)]
+    missing = []
+    for privilege, columns in needed.items():
+        named = columns if columns is None else tuple(filter(info.has, columns)) or tuple(info.columns)
+        if not _may(db, table, privilege, named):
+            missing.append(privilege)
+    return missing
 
 
-def _may(db: Database, table: TableName, privilege: str, columns: Iterable[str]) -> bool:
-    """Whether the privilege is there for the whole table, or else for each of the columns."""
+def _may(db: Database, table: TableName, privilege: str, columns: Iterable[str] | None) -> bool:
+    """Whether the privilege is there for the whole table, or else for each of the columns, if there are any."""
     quoted = db.dialect.table(table)
     if db.dialect is SQL_SERVER:
         # The literal holds a name that was validated: letters, digits and a few signs, never a quote.
@@ -141,4 +158,6 @@ def _may(db: Database, table: TableName, privilege: str, columns: Iterable[str])
         )
     if db.query(whole, named)[0][0]:
         return True
+    if columns is None:
+        return False
     return all(db.query(single, [*named, column])[0][0] for column in columns)

@@ -276,7 +276,7 @@ SETTINGS: tuple[Setting, ...] = (
         "CA_BUNDLE",
         read.file_path,
         "",
-        "PEM file of certificates to trust instead of the system's certificate store.",
+        "PEM file of certificates to trust besides those of the system's certificate store.",
     ),
     Setting(
         _NETWORK,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from api_pipeline import composing, payload, planning, validation
 from api_pipeline.composing import Composition, Sending
@@ -58,6 +58,15 @@ class Noticed:
     """A finding that does not keep a payload back."""
 
     rule: str
+
+
+class _Sound(NamedTuple):
+    """A row whose payload may be sent: the payload read, its id, and its text as it is stored."""
+
+    row: StagedRow
+    value: Any
+    child_id: str
+    text: bytes
 
 
 Event = Record | Failed | Settled | Changed | Waiting | Noticed
@@ -156,7 +165,7 @@ class Source:
     def payloads(self) -> Iterator[Event]:
         """Yield what is to be done with the due payloads."""
         for page in self._table.pages(self._scope, deleted=False, last=self._plan.last_key):
-            checked: list[tuple[StagedRow, Any, str]] = []
+            checked: list[_Sound] = []
             for row in page:
                 event = self._blocked(row)
                 if event is None:
@@ -165,7 +174,7 @@ class Source:
                     yield event
             yield from self._composed(checked)
 
-    def _check(self, row: StagedRow, checked: list[tuple[StagedRow, Any, str]]) -> Iterator[Event]:
+    def _check(self, row: StagedRow, checked: list[_Sound]) -> Iterator[Event]:
         found = validation.check_text(row.payload)
         blocking = self._settings.validation == "block"
         for finding in found.warnings if blocking else found.findings:
@@ -176,44 +185,41 @@ class Source:
         elif child_id not in self._plan.child_ids:
             yield Changed(row)
         else:
-            checked.append((row, found.value, child_id))
+            text = found.encoded or (row.payload or "").encode()
+            checked.append(_Sound(row, found.value, child_id, text))
 
-    def _composed(self, checked: Sequence[tuple[StagedRow, Any, str]]) -> Iterator[Event]:
+    def _composed(self, checked: Sequence[_Sound]) -> Iterator[Event]:
         if self._ledger is None:
-            for row, _, child_id in checked:
-                yield self._record(_light(row), RecordKind.FULL, _bytes(row), child_id, None)
+            for row, _, child_id, text in checked:
+                yield self._record(_light(row), RecordKind.FULL, text, child_id, None)
             return
-        known = self._known([row for row, _, _ in checked], payloads=self._partial)
+        known = self._known([sound.row for sound in checked], payloads=self._partial)
         if self._partial and not self._scope.resend:
             yield from self._partials(checked, known)
         else:
             yield from self._fulls(checked, known)
 
-    def _fulls(
-        self, checked: Sequence[tuple[StagedRow, Any, str]], known: dict[str, Baseline]
-    ) -> Iterator[Event]:
+    def _fulls(self, checked: Sequence[_Sound], known: dict[str, Baseline]) -> Iterator[Event]:
         """Full payloads as they are stored; texts are looked up only where a record may have vanished."""
         doubtful = [
-            row
-            for row, value, child_id in checked
-            if composing.needs_state(value, child_id, known.get(row.person_id or ""))
+            sound.row
+            for sound in checked
+            if composing.needs_state(sound.value, sound.child_id, known.get(sound.row.person_id or ""))
         ]
         known = {**known, **self._known(doubtful, payloads=True)}
-        for row, value, child_id in checked:
+        for row, value, child_id, text in checked:
             baseline = known.get(row.person_id or "")
-            composed = composing.compose_full(row.payload or "", value, child_id, baseline)
+            composed = composing.compose_full(text, value, child_id, baseline)
             yield self._composed_record(row, composed, child_id, baseline)
 
-    def _partials(
-        self, checked: Sequence[tuple[StagedRow, Any, str]], known: dict[str, Baseline]
-    ) -> Iterator[Event]:
-        unknown = [row.key for row, _, _ in checked if composing.is_unknown(known.get(row.person_id or ""))]
+    def _partials(self, checked: Sequence[_Sound], known: dict[str, Baseline]) -> Iterator[Event]:
+        unknown = [
+            sound.row.key for sound in checked if composing.is_unknown(known.get(sound.row.person_id or ""))
+        ]
         previous = {row.key: row.previous_payload for page in self._table.rows(unknown) for row in page}
-        for row, value, child_id in checked:
+        for row, value, child_id, text in checked:
             baseline = known.get(row.person_id or "")
-            composed = composing.compose_partial(
-                row.payload or "", value, child_id, baseline, previous.get(row.key)
-            )
+            composed = composing.compose_partial(text, value, child_id, baseline, previous.get(row.key))
             if composed.sending is Sending.NOTHING and baseline is not None:
                 receipt, moment = baseline.receipt or "", baseline.acknowledged_at
                 yield Settled(WriteBack(_light(row), Write.UNCHANGED, receipt, moment))
@@ -312,10 +318,6 @@ def _ids(text: str | None) -> tuple[str | None, str | None]:
         return payload.child_ids(payload.decode(text))
     except payload.UnreadablePayload:
         return None, None
-
-
-def _bytes(row: StagedRow) -> bytes:
-    return (row.payload or "").encode()
 
 
 def _light(row: StagedRow) -> StagedRow:

@@ -31,6 +31,7 @@ class RunSummary:
     unsure: int = 0
     unrecorded: int = 0
     deletions_held_back: int = 0
+    unknown_persons: int = 0
     held: dict[str, int] = field(default_factory=dict)
     hashes_filled: int = 0
     replayed: int = 0
@@ -92,6 +93,7 @@ class RunSummary:
             "unsure": self.unsure,
             "unrecorded": self.unrecorded,
             "deletions_held_back": self.deletions_held_back,
+            "unknown_persons": self.unknown_persons,
             "held_by_status": dict(sorted(self.held.items())),
             "hashes_filled": self.hashes_filled,
             "replayed_receipts": self.replayed,
@@ -113,13 +115,15 @@ class RunSummary:
         else:
             rows.append((verb, self.simulated))
         rows.append(("errors", self.failed))
-        rows += [(f"  {kind}", count) for kind, count in sorted(self.errors.items())]
+        if self.unknown_persons:
+            rows.append(("- people who have no row", self.unknown_persons))
+        rows += [(f"- {kind}", count) for kind, count in sorted(self.errors.items())]
         optional = [
             ("still due", self.left_due),
-            ("  changed meanwhile", self.changed_meanwhile),
-            ("  deletions held back", self.deletions_held_back),
-            ("  fate not known", self.unsure),
-            ("  accepted but not recorded", self.unrecorded),
+            ("- changed meanwhile", self.changed_meanwhile),
+            ("- deletions held back", self.deletions_held_back),
+            ("- fate not known", self.unsure),
+            ("- accepted but not recorded", self.unrecorded),
             ("known to DfE already", self.unchanged),
             ("never sent, nothing to purge", self.never_sent),
             ("as partial payloads", self.kinds["partial"]),
@@ -131,11 +135,13 @@ class RunSummary:
         rows += [(f"not sent: status '{status}'", count) for status, count in sorted(self.held.items())]
         rows += [(f"warning: {rule}", count) for rule, count in sorted(self.warnings.items())]
         size = self.bytes_sent if self.mode == "live" else self.payload_bytes
+        if self.mode == "live":
+            rows.append(("requests", self.requests))
         rows += [
-            ("requests", self.requests),
             ("bytes", f"{size:,}"),
             ("seconds", f"{self.seconds:.1f}"),
             ("records per second", f"{self.rate:,.0f}"),
         ]
+        # Outer blanks are stripped from cells, so what is part of another line begins with a dash.
         table = tabulate.tabulate(rows, tablefmt="simple", colalign=("left", "right"), disable_numparse=True)
         return f"run {self.run_id} ({self.mode})\n{table}"

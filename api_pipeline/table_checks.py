@@ -1,14 +1,13 @@
-"""``test-schema``: is the staging table what the tool needs, and what would mend it?
+"""``test-schema``: are the staging table and the two beside it what the tool needs, and what would mend them?
 
-Looks at the table's columns, types, widths, key, permissions and states, and at the tables beside it
-(domain, section 3; interface, "Commands"). Writes nothing.
+Looks at columns, types, widths, keys and permissions, and at the states of the staging table's rows (domain,
+sections 3 and 6; interface, "Commands"). Writes nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from api_pipeline import provision, schema, schema_repair
@@ -17,22 +16,21 @@ from api_pipeline.config import Settings
 from api_pipeline.db import Database
 from api_pipeline.dialects import SQLITE
 from api_pipeline.errors import DatabaseError
+from api_pipeline.ledger_schema import BASELINE, LOG, RememberedTable
 from api_pipeline.names import TableName
-from api_pipeline.schema import STAGING_COLUMNS, TableInfo
+from api_pipeline.schema import STAGING_COLUMNS, ColumnSpec, TableInfo
+from api_pipeline.schema_repair import REMEMBERED_PRIVILEGES, STAGING_PRIVILEGES
 from api_pipeline.staging import KNOWN_STATUSES, StagingTable
 
 NAME = "test-schema"
 
-_SIDE_TABLES = {
-    "submission log": "ssd_api_submission_log",
-    "baseline table": "ssd_api_baseline",
-}
+_SIDE_TABLES = {"submission log": LOG, "baseline table": BASELINE}
 _BY_HAND = "Run the statement below, or have it run by whoever may alter the table."
 _SQLITE_RETYPE = "SQLite cannot alter it: make a new table with init-db and copy the rows."
 
 
 def test_schema(settings: Settings) -> CheckResult:
-    """Check the staging table, and say for each fault which SQL mends it.
+    """Check the staging table and the two beside it, and say for each fault which SQL mends it.
 
     Raises:
         ConfigError: if DB_CONNECTION_STRING cannot be read.
@@ -82,17 +80,17 @@ class _Inspection:
             False,
             f"This login may not read the table {info.full_name}.",
             _BY_HAND,
-            self._grant(["SELECT", "UPDATE"]),
+            self._grant(self.name, ["SELECT", "UPDATE"]),
         )
 
     def _of_table(self, info: TableInfo) -> Iterator[Step]:
         yield Step("table", True, f"{info.full_name} is there ({self.dialect.title}).")
-        faults = [*self._columns(info), *self._types(info)]
+        faults = [*self._columns(info), *self._types(self.name, info, STAGING_COLUMNS)]
         failed = any(step.ok is False for step in faults)
         if not failed:
             yield Step("column", True, "All columns that are needed are there and have types that work.")
         yield from faults
-        yield from self._permissions(info)
+        yield from self._permissions(self.name, info, STAGING_PRIVILEGES)
         if failed:
             yield Step("rows", None, "The rows were not looked at, because of the columns.")
             return
@@ -118,13 +116,13 @@ class _Inspection:
             else:
                 yield Step("column", None, f"The column {spec.name} is missing; nothing needs it.", "", sql)
 
-    def _types(self, info: TableInfo) -> Iterator[Step]:
-        for spec in STAGING_COLUMNS:
+    def _types(self, name: TableName, info: TableInfo, specs: Sequence[ColumnSpec]) -> Iterator[Step]:
+        for spec in specs:
             column = info.columns.get(spec.name)
             if column is None:
                 continue
             target = schema_repair.target_type(self.dialect, spec)
-            sql = schema_repair.change_type(self.dialect, self.name, spec, column)
+            sql = schema_repair.change_type(self.dialect, name, spec, column)
             remedy = _BY_HAND if sql else _SQLITE_RETYPE
             if not schema_repair.type_fits(self.dialect, spec, column):
                 message = f"The column {spec.name} is {column.type}; it has to be {target}."
@@ -145,20 +143,23 @@ class _Inspection:
 
     # -- permissions -----------------------------------------------------------------------------------
 
-    def _permissions(self, info: TableInfo) -> Iterator[Step]:
+    def _permissions(
+        self, name: TableName, info: TableInfo, needed: Mapping[str, tuple[str, ...] | None]
+    ) -> Iterator[Step]:
         if self.dialect is SQLITE:
-            yield self._file()
+            if name == self.name:  # the one file holds all three tables
+                yield self._file()
             return
-        missing = schema_repair.missing_privileges(self.db, self.name, info)
-        for privilege in ("SELECT", "UPDATE"):
-            if privilege in missing:
-                message = f"This login may not {privilege} in {info.full_name}."
-                yield Step("permission", False, message, _BY_HAND, self._grant([privilege]))
-            else:
-                yield Step("permission", True, f"This login may {privilege}.")
+        missing = schema_repair.missing_privileges(self.db, name, info, needed)
+        for privilege in missing:
+            message = f"This login may not {privilege} in {info.full_name}."
+            yield Step("permission", False, message, _BY_HAND, self._grant(name, [privilege]))
+        allowed = [privilege for privilege in needed if privilege not in missing]
+        if allowed:
+            yield Step("permission", True, f"This login may {', '.join(allowed)} in {info.full_name}.")
 
-    def _grant(self, privileges: list[str]) -> tuple[str, ...]:
-        return schema_repair.grant(self.dialect, self.name, privileges, schema_repair.user(self.db))
+    def _grant(self, name: TableName, privileges: list[str]) -> tuple[str, ...]:
+        return schema_repair.grant(self.dialect, name, privileges, schema_repair.user(self.db))
 
     def _file(self) -> Step:
         """Find out whether the SQLite file and its folder can be written to, without writing.
@@ -204,13 +205,59 @@ class _Inspection:
     # -- the tables beside it --------------------------------------------------------------------------
 
     def _side_tables(self) -> Iterator[Step]:
-        for hop, plain in _SIDE_TABLES.items():
-            beside = self.name.sibling(f"{plain}_anon" if self.name.is_anon else plain)
-            found = None
-            with suppress(DatabaseError):
-                found = schema.describe(self.db, beside)
-            if found is None:
-                message = f"There is no table {beside}; full mode works without it."
-                yield Step(hop, None, message, "Nothing has to be done unless partial payloads are wanted.")
+        for hop, table in _SIDE_TABLES.items():
+            beside = table.name(self.name)
+            info = schema.describe(self.db, beside)
+            if info is None:
+                message = f"There is no table {beside}; full mode works without it, partial mode does not."
+                sql = tuple(table.create(self.dialect, self.name))
+                yield Step(hop, None, message, "init-db makes it, with this SQL.", sql)
+            elif not info.columns:
+                message = f"This login may not read the table {info.full_name}."
+                sql = self._grant(beside, list(REMEMBERED_PRIVILEGES))
+                yield Step("permission", False, message, _BY_HAND, sql)
             else:
-                yield Step(hop, True, f"{found.full_name} is there.")
+                yield from self._of_side_table(hop, table, beside, info)
+
+    def _of_side_table(
+        self, hop: str, table: RememberedTable, name: TableName, info: TableInfo
+    ) -> Iterator[Step]:
+        missing = [spec for spec in table.columns if not info.has(spec.name)]
+        if any(spec.name in table.key for spec in missing):
+            named = ", ".join(spec.name for spec in missing)
+            message = f"{info.full_name} is not the tool's table: it has no column {named}."
+            remedy = "Give that table another name, then let init-db make the one that is needed."
+            yield Step(hop, False, message, remedy)
+            return
+        faults = [
+            Step(
+                hop,
+                False,
+                f"The column {spec.name} of {info.full_name} is missing.",
+                _BY_HAND,
+                schema_repair.add_column(self.dialect, name, spec),
+            )
+            for spec in missing
+        ]
+        faults += [
+            Step(hop, step.ok, f"{info.full_name}: {step.message}", step.remedy, step.sql)
+            for step in self._types(name, info, table.columns)
+        ]
+        faults += self._permissions(name, info, REMEMBERED_PRIVILEGES)
+        yield from faults
+        if any(step.ok is False for step in faults):
+            return
+        if self._repeats(name, table.key):
+            message = f"In {info.full_name} {' and '.join(table.key)} repeat, so lines cannot be told apart."
+            remedy = "Give that table another name, then let init-db make a new one."
+            yield Step(hop, False, message, remedy)
+        else:
+            yield Step(hop, True, f"{info.full_name} is there and has what the tool needs.")
+
+    def _repeats(self, name: TableName, key: Sequence[str]) -> bool:
+        """Whether lines share what should name them; the table may have lost its primary key."""
+        columns = ", ".join(f"t.{column}" for column in key)
+        groups = (
+            f"SELECT {columns} FROM {self.dialect.table(name)} AS t GROUP BY {columns} HAVING COUNT(*) > 1"
+        )
+        return bool(self.db.query(f"SELECT COUNT(*) FROM ({groups}) AS d")[0][0])

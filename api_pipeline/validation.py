@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, reduce
 from typing import Any, cast
@@ -49,10 +49,12 @@ class Checked:
 
     ``value`` is None where there is nothing that could be sent: no text, no JSON, or not writable as
     UTF-8. With errors it may be there all the same (duplicate keys: the last one), for VALIDATION=warn.
+    ``encoded`` is the text in UTF-8, if it could be read strictly: whoever sends it need not encode it again.
     """
 
     value: Any | None
     findings: tuple[Finding, ...]
+    encoded: bytes | None = field(default=None, repr=False)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -272,12 +274,13 @@ def check_text(text: str | None) -> Checked:
     if text is None:
         return Checked(None, (_reading_fault("missing", "$"),))
     try:
-        value = decode(text)
-    except UnreadablePayload:
+        encoded = text.encode()
+        value = decode(encoded)
+    except (UnicodeEncodeError, UnreadablePayload):
         return _check_unreadable(text)
     if _validator().is_valid(value):
-        return Checked(value, ())  # no field is a float, so there is no infinite number in it either
-    return Checked(value, _listed(value)) if all_finite(value) else _check_unreadable(text)
+        return Checked(value, (), encoded)  # no field is a float, so no infinite number is in it either
+    return Checked(value, _listed(value), encoded) if all_finite(value) else _check_unreadable(text)
 
 
 def check_value(value: Any) -> tuple[Finding, ...]:

@@ -160,7 +160,7 @@ class RowWriter:
             if write is Write.SENT_PARTIAL:
                 values.append(outcome.sent_text)
             rows.append(values)
-        params = dialect.flatten(columns, rows)
+        params = dialect.listed(columns, rows)
         return [row[0] for row in self._db.query(sql, params)]
 
     def fill_hashes(self) -> int:
@@ -202,7 +202,7 @@ class RowWriter:
                     key_column=self._table.key_column,
                 )
                 hashes = [(row[0], payloads.content_hash(row[1])) for row in page]
-                self._db.query(update, dialect.flatten(columns, hashes))
+                self._db.query(update, dialect.listed(columns, hashes))
         return len(page), page[-1][0] if len(page) == PAGE_ROWS else None
 
     def write_nameless_errors(self, reason: str) -> int:

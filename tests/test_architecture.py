@@ -20,17 +20,19 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module may import from its own layer and from those above it in this table, never from one below.
 LAYERS = (
     # Pure: values in, values out.
-    "errors names payload delta validation replies outcomes faults fake",
+    "errors names payload delta differences remembered composing due_rules validation replies outcomes",
+    "faults fake",
     # What a run is told, and where it writes what it did.
-    "setting_values setting_table setting_loader envfile config logs",
+    "setting_values setting_table setting_loader envfile config logs spool",
     # One border each: the API's side and the databases' side; then the stand-in for the API.
-    "transport auth dialects odbc reachability schema schema_repair db locking staging",
+    "transport auth dialects odbc reachability schema schema_repair db locking",
+    "ledger_schema ledger_reading staging ledger writeback",
     "receiver_checks receiver_http receiver_replies receiver",
     "api",
     # One run.
-    "delivery planning summary pipeline progress",
+    "delivery planning sourcing recording summary pipeline progress",
     # What else there is to do, each a command of its own.
-    "check_result table_checks checks inspection provision demo",
+    "check_result provision table_checks checks inspection log_report pruning explanation explain demo",
     # The command line.
     "commands",
     "entry_point",
@@ -39,7 +41,10 @@ LAYERS = (
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer.split()}
 
 API_SIDE = {"transport", "auth", "api"}
-DATABASE_SIDE = set("dialects odbc reachability schema schema_repair db locking staging".split())
+DATABASE_SIDE = set(
+    "dialects odbc reachability schema schema_repair db locking "
+    "ledger_schema ledger_reading staging ledger writeback".split()
+)
 
 # Libraries that open connections are loaded in one place each.
 ONLY_IN = {

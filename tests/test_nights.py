@@ -150,7 +150,7 @@ class Authority:
         self.connection.execute("COMMIT")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(nights=NIGHTS)
 def test_two_clean_nights_after_any_history(nights: list[Night]) -> None:
     """DfE holds exactly the children of the authority, each as it is now, and the table says so."""

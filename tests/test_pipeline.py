@@ -55,7 +55,7 @@ def test_acknowledged_row_says_what_dfe_holds(staging: Staging, hooked: HookedRe
     assert abs((moment - receipt_moment(hooked, "c1")).total_seconds()) <= 1 / 300
 
 
-@pytest.mark.parametrize("digits", [2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("digits", [2, 3, 7])
 def test_receipt_moment_is_kept_as_precisely_as_the_column_can(staging: Staging, digits: int) -> None:
     """Two to seven fraction digits: PostgreSQL and SQLite keep microseconds, DATETIME its 1/300 s."""
     with Receiver(fraction_digits=digits, clock=lambda: 1751249469.987654) as stand_in:

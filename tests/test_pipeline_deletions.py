@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from api_pipeline.errors import ExitCode
@@ -172,3 +174,52 @@ def test_brake_holds_the_purge_of_a_leaver_s_earlier_id_too(local: Staging, hook
     summary = run(local, hooked)
     assert hooked.purged == ["old"]
     assert (summary.sent, summary.deletions_held_back) == (1, 30)
+
+
+def test_row_that_is_refused_for_its_person_purges_nothing(local: Staging, hooked: HookedReceiver) -> None:
+    """Rows that share a person_id are not sent, and neither is the purge of an id that one of them had."""
+    local.add_sent("twin", child("old"))
+    local.refresh("twin", child("new"))
+    local.add_sent("twin", child("other"))
+    assert run(local, hooked).failed == 1
+    assert not hooked.submissions
+
+
+def test_brake_does_not_count_deletions_that_share_an_id(local: Staging, hooked: HookedReceiver) -> None:
+    """Deletions that become errors are not sent, so they do not hold the others back."""
+    for number in range(20):
+        local.add_sent(f"p{number}", child(f"c{number}"), "Deleted")
+    for number in range(6):
+        local.add_sent(f"q{number}", child(f"shared{number // 2}"), "Deleted")
+    summary = run(local, hooked, MAX_DELETIONS_PERCENT=1)
+    assert (summary.deleted, summary.errors["shared id"], summary.deletions_held_back) == (20, 6, 0)
+
+
+def test_unreadable_deletion_purges_no_id_that_others_hold(local: Staging, hooked: HookedReceiver) -> None:
+    """The previous payload's id is used only while nobody else is due or acknowledged under it."""
+    local.add_sent("acknowledged", child("a"))
+    local.add("due", child("d"))
+    local.add_sent("p1", "unreadable", "Deleted", previous_json_payload=child("a"))
+    local.add_sent("p2", "unreadable", "Deleted", previous_json_payload=child("d"))
+    summary = run(local, hooked)
+    assert hooked.purged == []
+    assert (summary.sent, summary.failed) == (1, 2)
+
+
+def test_row_that_came_under_an_id_nobody_looked_at_waits(local: Staging, hooked: HookedReceiver) -> None:
+    """Refreshed after the survey, an id may be somebody else's: the row is left to the next run."""
+    local.add_sent("gone", child("g"), "Deleted")
+    local.add("late", child("l1"))
+    local.add_sent("leaver", child("x1"))
+
+    def meddle(records: Any) -> None:
+        if records[0]["la_child_id"] == "g":
+            local.refresh("late", child("l2"))
+
+    hooked.hook = meddle
+    summary = run(local, hooked)
+    assert (summary.deleted, summary.sent, summary.changed_meanwhile) == (1, 0, 1)
+    assert local.row("late")["submission_status"] == "Pending"
+    hooked.hook = None
+    run(local, hooked)
+    assert set(hooked.children) == {"l2"}
