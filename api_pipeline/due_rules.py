@@ -76,7 +76,7 @@ class RowFacts:
 
 
 def rules_of(row: RowFacts) -> tuple[Rule, ...]:
-    """Return the rules that apply, the one that says most first; all of them make the row due, or none does."""
+    """Return the rules that apply, the one that says most first: all make the row due, or none does."""
     if row.deleted and row.marked:
         return (Rule.DELETION_ACKNOWLEDGED,)
     if row.status not in _PENDING | _RETRIED | {"sent"}:

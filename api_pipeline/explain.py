@@ -22,7 +22,6 @@ from api_pipeline.explanation import RULE_TEXT, ExplainedRow, Explanation, Next
 from api_pipeline.inspection import error_kind
 from api_pipeline.ledger import Ledger
 from api_pipeline.log_report import shown
-from api_pipeline.planning import Plan
 from api_pipeline.remembered import Baseline, Flight, LogLine
 from api_pipeline.sourcing import NEVER_SENT, Changed, Event, Failed, Settled, Source, Waiting
 from api_pipeline.staging import TESTING_RESPONSE, Key, Scope, StagingTable
@@ -34,9 +33,9 @@ _OURS = frozenset({TESTING_RESPONSE, NEVER_SENT})
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 
 _COMES_BACK = (
-    "If the child is in the cohort again with the payload it left with, the refresh leaves the row marked deleted: "
-    "the purge goes with the next run, its marker makes the refresh after that see a difference and bring the "
-    "child back, and the run after that sends it in full."
+    "If the child is in the cohort again with the payload it left with, the refresh leaves the row marked "
+    "deleted: the purge goes with the next run, its marker makes the refresh after that see a difference and "
+    "bring the child back, and the run after that sends it in full."
 )
 
 
@@ -375,10 +374,7 @@ def _what_next(settings: Settings, row: ExplainedRow) -> str:
         "deletion": "the next live run sends the deletion",
         "partial": "the next live run sends what changed",
     }.get(last.kind, "the next live run sends it in full")
-    why = (
-        f", because {last.why}"
-        if last.why and (settings.use_partial_payload or last.kind == "deletion")
-        else ""
-    )
+    told = settings.use_partial_payload or last.kind == "deletion"
+    why = f", because {last.why}" if last.why and told else ""
     again = ", as the child came back after its purge" if row.facts.back_from_purge and not why else ""
     return f"{first}{what}{why}{again}"

@@ -38,8 +38,8 @@ class LedgerReader:
         for start in range(0, len(wanted), PAGE):
             part = wanted[start : start + PAGE]
             rows = self._read(
-                f"SELECT t.person_id, t.la_child_id, t.state, {text}, t.payload_hash, t.records_hash, t.receipt, "
-                f"t.acknowledged_at, t.unsure, t.full_next FROM {self._baseline} AS t "
+                f"SELECT t.person_id, t.la_child_id, t.state, {text}, t.payload_hash, t.records_hash, "
+                f"t.receipt, t.acknowledged_at, t.unsure, t.full_next FROM {self._baseline} AS t "
                 f"WHERE t.person_id IN ({marks(part)})",
                 part,
             )
@@ -87,8 +87,8 @@ class LedgerReader:
     def flight(self, person_id: str) -> Flight | None:
         """Return what is in flight for a person."""
         rows = self._read(
-            f"SELECT t.flight_kind, t.flight_child_id, t.flight_payload, t.flight_hash FROM {self._baseline} AS t "
-            "WHERE t.person_id = ? AND t.flight_kind IS NOT NULL",
+            "SELECT t.flight_kind, t.flight_child_id, t.flight_payload, t.flight_hash "
+            f"FROM {self._baseline} AS t WHERE t.person_id = ? AND t.flight_kind IS NOT NULL",
             [person_id],
         )
         if not rows:
@@ -130,7 +130,7 @@ class LedgerReader:
     def _newest_line(self, known: Sequence[RunLines]) -> str | None:
         where, params = "t.started_at IS NOT NULL", []
         if known:
-            # Runs do not overlap, so what is older than the last one found is the next; two may share a moment.
+            # Runs do not overlap, so the next one is older than the last one found, or of the same moment.
             before = self._db.dialect.bind(Kind.TIMESTAMP)
             where = f"t.started_at <= {before} AND t.run_id NOT IN ({marks(known)})"
             params = [self._db.dialect.parameter(Kind.TIMESTAMP, known[-1].started_at)]
@@ -204,4 +204,5 @@ def _moment(value: Any) -> datetime | None:
 
 
 def marks(values: Sequence[object]) -> str:
+    """Return a placeholder for each of the values, for a list in a statement."""
     return ", ".join(["?"] * len(values))

@@ -1,9 +1,9 @@
-"""``prune-log``: old lines leave the submission log, and nothing that is still needed does (domain, section 6).
+"""``prune-log``: old lines leave the submission log, nothing that is still needed does (domain, section 6).
 
-What goes: lines whose outcome is known (sent, error, testing) and that ended before a day. What stays whatever
-its age: attempts that are under way or unsure; of each person the newest line, and the newest line that tells
-that DfE took something or may have, because without it a deletion might be taken for one of a child that DfE
-never heard of. The baseline is another table, which nothing here writes to.
+What goes: lines whose outcome is known (sent, error, testing) and that ended before a day. What stays
+whatever its age: attempts that are under way or unsure; of each person the newest line, and the newest line
+that tells that DfE took something or may have, because without it a deletion might be taken for one of a
+child that DfE never heard of. The baseline is another table, which nothing here writes to.
 """
 
 from __future__ import annotations

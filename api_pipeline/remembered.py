@@ -92,7 +92,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A payload that was on its way when last heard of: a run is at work, or ended before it noted the reply."""
+    """A payload on its way when last heard of: a run is at work, or ended before it noted the reply."""
 
     kind: str
     child_id: str | None
@@ -102,7 +102,7 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line of the submission log; times are UTC. Nothing in it is of a child but, elsewhere, the person_id."""
+    """A line of the submission log about one person; times are UTC."""
 
     run_id: str
     seq: int

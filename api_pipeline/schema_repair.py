@@ -143,7 +143,7 @@ def missing_privileges(
 
 
 def _may(db: Database, table: TableName, privilege: str, columns: Iterable[str] | None) -> bool:
-    """Whether the privilege is there for the whole table, or else for each of the columns, if there are any."""
+    """Whether the privilege is there for the whole table, or else for each of the columns named."""
     quoted = db.dialect.table(table)
     if db.dialect is SQL_SERVER:
         # The literal holds a name that was validated: letters, digits and a few signs, never a quote.
