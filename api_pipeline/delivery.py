@@ -77,6 +77,7 @@ class Result:
     unsure: bool = False
     posts: int = 0
     status: int | None = None
+    begun: bool = True  # whether this is about a request at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +163,16 @@ class Dispatcher:
                 if not ready and self.halt is None and (part := _next(batches)) is not None:
                     ready.append(part)
                 left_over += self._collect()
-        except PipelineError:
+        except Exception:
             self._finish()
             raise
 
     def _begin(self, part: _Part) -> None:
         """Start a request, unless nothing more is to be sent."""
         if not self._may_send():
-            self._after([Result(record, Fate.LEFT, unsure=part.doubt) for record in part.records])
+            self._after(
+                [Result(record, Fate.LEFT, unsure=part.doubt, begun=False) for record in part.records]
+            )
             return
         records = self._before(part.records)
         if records:
@@ -200,7 +203,7 @@ class Dispatcher:
         return [_Part(records, doubt) for records in reversed(again)]
 
     def _finish(self) -> None:
-        """The database failed: still wait for what is under way, so that no receipt is lost."""
+        """Something failed, the database mostly: still wait for what is under way, so that no receipt is lost."""
         while self._under_way:
             try:
                 self._collect()

@@ -22,6 +22,8 @@ from api_pipeline.remembered import Attempt, Closing, LogKind, LogOutcome, Skele
 from api_pipeline.replies import Receipt
 from api_pipeline.staging import StagingTable
 
+REFUSALS = (204, 400, 413, 422)
+
 
 class Ledger(LedgerReader):
     """The two tables of one staging table. All writing methods are to be called inside a transaction."""
@@ -69,8 +71,7 @@ class Ledger(LedgerReader):
         new = [attempt.person_id for attempt in attempts if not attempt.known]
         if new:
             self._db.execute(
-                f"DELETE FROM {self._baseline} WHERE state = 'unknown' AND unsure IS NULL "
-                f"AND person_id IN ({marks(new)})",
+                f"DELETE FROM {self._baseline} WHERE state = 'unknown' AND person_id IN ({marks(new)})",
                 new,
             )
 
@@ -90,6 +91,8 @@ class Ledger(LedgerReader):
             "text": Kind.TEXT,
             "state_hash": Kind.HASH,
             "records": Kind.HASH,
+            "deleted": Kind.INTEGER,
+            "unsure": Kind.TEXT,
         }
 
     def _flights(self, attempts: Sequence[Attempt]) -> list[Any]:
@@ -103,6 +106,8 @@ class Ledger(LedgerReader):
                 attempt.acknowledged_text,
                 attempt.state_hash,
                 attempt.records_hash,
+                int(attempt.row_deleted),
+                attempt.unsure_before,
             )
             for attempt in attempts
         ]
@@ -116,7 +121,8 @@ class Ledger(LedgerReader):
 
     @property
     def _row_still_is(self) -> str:
-        return f"s.{self._staging.key_column} = v.k AND s.current_hash = v.h"
+        deleted = self._staging.deleted_of("s")
+        return f"s.{self._staging.key_column} = v.k AND s.current_hash = v.h AND {deleted} = v.deleted"
 
     def _fly_known(self, attempts: Sequence[Attempt]) -> set[str]:
         if not attempts:
@@ -130,6 +136,7 @@ class Ledger(LedgerReader):
                 f"flight_payload = (SELECT {self._flying_text} {row})",
                 "flight_hash = v.state_hash",
                 "flight_records = v.records",
+                "unsure = COALESCE(t.unsure, v.unsure)",
             ],
             columns=self._flight_columns(),
             rows=len(attempts),
@@ -151,6 +158,7 @@ class Ledger(LedgerReader):
                 "flight_payload",
                 "flight_hash",
                 "flight_records",
+                "unsure",
             ],
             expressions=[
                 "v.p",
@@ -160,6 +168,7 @@ class Ledger(LedgerReader):
                 self._flying_text,
                 "v.state_hash",
                 "v.records",
+                "v.unsure",
             ],
             columns=self._flight_columns(),
             rows=len(attempts),
@@ -219,7 +228,7 @@ class Ledger(LedgerReader):
         sent = [closing for closing in closings if closing.outcome is LogOutcome.SENT]
         self._acknowledge([closing for closing in sent if closing.attempt.kind is not LogKind.DELETION])
         self._acknowledge_deletions([closing for closing in sent if closing.attempt.kind is LogKind.DELETION])
-        self._land([closing.attempt for closing in closings if closing.outcome is LogOutcome.ERROR])
+        self._land([closing for closing in closings if closing.outcome is LogOutcome.ERROR])
         self._doubt(
             [closing.attempt.person_id for closing in closings if closing.outcome is LogOutcome.UNSURE]
         )
@@ -339,14 +348,20 @@ class Ledger(LedgerReader):
             "t.flight_kind = 'deletion'",
         )
 
-    def _land(self, attempts: Sequence[Attempt]) -> None:
+    def _land(self, closings: Sequence[Closing]) -> None:
         """Nothing came of these: take them out of flight; a refused partial asks for a full payload next."""
         self._update(
             self._baseline,
             "person_id",
             ["full_next = CASE WHEN v.partial = 1 THEN 1 ELSE t.full_next END", *_LANDED],
             {"p": Kind.TEXT, "partial": Kind.INTEGER},
-            [(attempt.person_id, int(attempt.kind is LogKind.PARTIAL)) for attempt in attempts],
+            [
+                (
+                    closing.attempt.person_id,
+                    int(closing.attempt.kind is LogKind.PARTIAL and closing.http_status in REFUSALS),
+                )
+                for closing in closings
+            ],
             "1 = 1",
         )
 
@@ -374,6 +389,7 @@ class Ledger(LedgerReader):
             row_id=row_id,
             person_id=str(person_id),
             row_hash=b"",
+            row_deleted=False,
             kind=LogKind(kind),
             child_id=str(child_id),
             sent_hash=bytes(sent_hash),
@@ -448,7 +464,7 @@ _STATE_COLUMNS = ("la_child_id", "payload", "payload_hash", "records_hash")
 def _with_flight(row: Row) -> str | None:
     _, child_id, text, unsure = row
     union: dict[str, Skeleton] = json.loads(unsure) if unsure else {}
-    flown = {} if text is None else delta.skeleton(delta.normalise(payload.decode(str(text))))
+    flown = {} if text is None else delta.skeleton(delta.normalise(payload.decode_leniently(str(text))))
     union[child_id] = delta.merge_skeletons(union.get(child_id, {}), flown)
     return unsure_text(union)
 

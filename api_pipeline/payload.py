@@ -94,6 +94,17 @@ def decode(text: str | bytes) -> Any:
     raise UnreadablePayload(*_diagnose(text, reason).faults[0])
 
 
+def decode_leniently(text: str) -> Any:
+    """Return what :func:`parse` does, or what a lenient reader makes of a text that it refuses.
+
+    For what was sent already with VALIDATION=warn: DfE read it somehow. None where nothing can be made of it.
+    """
+    try:
+        return parse(text)
+    except UnreadablePayload:
+        return diagnose(text).value
+
+
 def all_finite(value: Any) -> bool:
     """Whether no number in ``value`` is infinite or NaN."""
     todo = [value]

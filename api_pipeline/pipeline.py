@@ -325,7 +325,12 @@ class _Job:
         held = self._recorder.open([record.attempt for record in numbered if record.attempt])
         lost = [record.row for record in numbered if record.attempt and record.attempt.seq not in held]
         self._changed(lost)
-        return [record for record in numbered if record.attempt is None or record.attempt.seq in held]
+        # If they have to go again, these people have a line in the baseline.
+        return [
+            replace(record, attempt=record.attempt and replace(record.attempt, known=True))
+            for record in numbered
+            if record.attempt is None or record.attempt.seq in held
+        ]
 
     # -- fates -----------------------------------------------------------------------------------------
 
@@ -433,7 +438,7 @@ class _Job:
 def _closing(result: Result) -> Closing | None:
     """Say what the log and the baseline are told of an attempt; reasons only where they hold no data."""
     attempt = result.record.attempt
-    if attempt is None or attempt.seq == 0:
+    if attempt is None or not result.begun:
         return None
     outcome = LogOutcome.UNSURE if result.unsure else LogOutcome.ERROR
     detail = result.note

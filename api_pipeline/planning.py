@@ -72,6 +72,7 @@ class Plan:
     held_ids: dict[str, list[Key]] = field(
         default_factory=dict
     )  # ids to purge that others hold -> their rows
+    elsewhere: set[str] = field(default_factory=set)  # earlier ids that are somebody else's business by now
     never_sent: set[Key] = field(default_factory=set)  # deletions of which DfE need not hear
     deletions: int = 0  # over the whole table
     people: int = 0  # not yet purged, over the whole table
@@ -226,7 +227,9 @@ def _plan_retirements(plan: Plan, ledger: Ledger | None, moved: Sequence[DueRow]
             foreign = ledger is not None and any(
                 not ledger.is_same_person(person, row.person_id) for person in elsewhere.get(earlier, ())
             )
-            if not foreign and earlier not in plan.child_ids and earlier not in plan.held_ids:
+            if foreign or earlier in plan.child_ids or earlier in plan.held_ids:
+                plan.elsewhere.add(earlier)
+            else:
                 plan.retiring.setdefault(row.key, []).append(earlier)
 
 

@@ -66,6 +66,7 @@ class Attempt:
     row_id: int | None
     person_id: str
     row_hash: bytes
+    row_deleted: bool
     kind: LogKind
     child_id: str
     sent_hash: bytes
@@ -74,6 +75,7 @@ class Attempt:
     records_hash: bytes | None = None
     acknowledged_text: str | None = None
     known: bool = False  # the person has a line in the baseline
+    unsure_before: str | None = None  # doubt that is older than any attempt: what an older tool may have sent
     unsure_after: str | None = None  # doubt about other ids that an acknowledgement leaves
 
 

@@ -120,7 +120,7 @@ class StagingTable:
         baseline = BASELINE.name(name)
         self.baseline = dialect.table(baseline) if schema.describe(db, baseline) else ""
         self._status = dialect.normalised("t.submission_status")
-        self.deleted = f"CASE WHEN {dialect.normalised('t.row_state')} = 'deleted' THEN 1 ELSE 0 END"
+        self.deleted = self.deleted_of("t")
         marked = f"t.current_hash IS NOT NULL AND t.current_hash = {dialect.purge_marker}"
         self._purged = f"({self.deleted} = 1 AND {marked})"
         self.due = (
@@ -131,6 +131,10 @@ class StagingTable:
         )
         self.key_column = self._choose_key()
         self.key_kind = Kind.INTEGER if self.key_column == "id" else Kind.TEXT
+
+    def deleted_of(self, alias: str) -> str:
+        """1 where a row is marked as deleted, else 0."""
+        return f"CASE WHEN {self.db.dialect.normalised(alias + '.row_state')} = 'deleted' THEN 1 ELSE 0 END"
 
     def _choose_key(self) -> str:
         """``id`` if it tells all rows apart, else ``person_id``: older tables lack it or lack IDENTITY."""
@@ -371,7 +375,12 @@ class StagingTable:
                 fresh=bool(row[4]),
                 child_id=_text(current),
                 previous_id=None if row[6] is None else _text(previous),
-                held=_held(*row[7:10]),
+                held=held_ids(
+                    state=row[7],
+                    acknowledged=row[8],
+                    unsure=json.loads(row[9]) if row[9] else (),
+                    payloads=(_text(current), None if row[6] is None else _text(previous)),
+                ),
             )
 
     def _full_ids(self, keys: Sequence[Key]) -> dict[Key, tuple[str | None, str | None]]:
@@ -440,11 +449,19 @@ def _leading(source: Any, exact: bool) -> Any:
     return payloads.leading_child_id(str(source)) or _Unclear
 
 
-def _held(state: Any, child_id: Any, unsure: Any) -> tuple[str, ...] | None:
-    """Return the ids that a baseline tells of, the acknowledged one first; None where it tells of none."""
-    known = [str(child_id)] if state == "acknowledged" and child_id is not None else []
-    doubtful = [found for found in json.loads(unsure) if found not in known] if unsure else []
-    return (*known, *doubtful) or None
+def held_ids(
+    *, state: str | None, acknowledged: str | None, unsure: Iterable[str], payloads: Iterable[str | None]
+) -> tuple[str, ...] | None:
+    """Return the ids that a baseline tells of, the acknowledged one first; None where it tells of none.
+
+    As long as nothing was ever acknowledged, an older tool may have sent what the row's payloads hold, too.
+    """
+    doubtful = list(unsure)
+    if state == "acknowledged" and acknowledged is not None:
+        doubtful.insert(0, acknowledged)
+    if state == "unknown" and doubtful:
+        doubtful += [found for found in payloads if found is not None]
+    return tuple(dict.fromkeys(doubtful)) or None
 
 
 def _text(value: Any) -> str | None:
