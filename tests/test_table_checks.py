@@ -12,6 +12,7 @@ from api_pipeline import provision
 from api_pipeline.check_result import CheckResult
 from api_pipeline.dialects import SQL_SERVER
 from api_pipeline.errors import ExitCode
+from api_pipeline.ledger_schema import REMEMBERED
 from api_pipeline.names import TableName
 from api_pipeline.schema import STAGING_COLUMNS, Column
 from api_pipeline.schema_repair import type_fits
@@ -37,23 +38,25 @@ def found(result: CheckResult, ok: bool | None) -> list[tuple[str, str]]:
     ]
 
 
-def mend(database: Database, result: CheckResult) -> None:
-    """Run the SQL of every step that has some, as a database administrator would."""
+def mend(database: Database, result: CheckResult, *, warnings: bool = True) -> None:
+    """Run the SQL of every step that has some, or of the failures alone, as an administrator would."""
     for step in result.steps:
+        if step.ok is None and not warnings:
+            continue
         for statement in step.sql:
             database.execute(statement)
 
 
 def test_table_of_init_db_passes(database: Database) -> None:
-    """Of what init-db makes nothing is missing but the tables that a later version keeps."""
+    """Of what init-db makes, nothing is missing and nothing is worth a warning."""
     opened(database).close()
     settings = settings_of(DB_CONNECTION_STRING=database.connection_string, TABLE_NAME=database.table_name)
     provision.init_db(settings)
     result = check_schema(settings)
-    assert (result.passed, result.exit_code, found(result, None)) == (True, ExitCode.OK, [])
-    beside = [step for step in result.steps if step.ok is None]
-    assert [step.hop for step in beside] == ["submission log", "baseline table"]
-    assert all("_anon; full mode works without it" in step.message for step in beside)
+    assert (result.passed, result.exit_code) == (True, ExitCode.OK)
+    assert all(step.ok for step in result.steps)
+    for hop in ("submission log", "baseline table"):
+        assert any(step.hop == hop and "_anon is there" in step.message for step in result.steps)
 
 
 def test_missing_table_and_the_sql_that_makes_it(database: Database) -> None:
@@ -189,15 +192,94 @@ def test_rows_that_no_run_sends_are_counted(database: Database) -> None:
     ]
 
 
-def test_tables_of_a_later_version_are_found(database: Database) -> None:
-    """Where the log and the baseline table are there, nothing is missing."""
-    Staging(database).create()
-    name = TableName.parse(database.table_name)
+# --- The submission log and the baseline table ------------------------------------------------------------
+
+
+def beside(database: Database) -> tuple[str, str]:
+    """Return the names of log and baseline as a statement takes them."""
+    staging = TableName.parse(database.table_name)
     with opened(database) as ours:
-        for plain in ("ssd_api_submission_log_anon", "ssd_api_baseline_anon"):
-            database.execute(f"CREATE TABLE {ours.dialect.table(name.sibling(plain))} (id INT)")
-    assert found(check(database), None) == []
+        log, baseline = (ours.dialect.table(table.name(staging)) for table in REMEMBERED)
+    return log, baseline
+
+
+def test_missing_log_and_baseline_are_warnings_with_their_sql(database: Database) -> None:
+    """Full mode works without them; the SQL of the two warnings makes what init-db would."""
+    Staging(database).create()
+    result = check(database)
+    warnings = [step for step in result.steps if step.ok is None]
+    assert [step.hop for step in warnings] == ["submission log", "baseline table"]
+    assert (result.passed, result.exit_code) == (True, ExitCode.OK)
+    assert all("full mode works without it" in step.message for step in warnings)
+    mend(database, result)
     assert all(step.ok for step in check(database).steps)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_missing_column_beside_is_a_failure_that_its_sql_mends(database: Database, which: int) -> None:
+    """One column less of either table fails, and the SQL adds it again."""
+    Staging(database).create()
+    mend(database, check(database))
+    hop, column = (("submission log", "detail"), ("baseline table", "full_next"))[which]
+    database.execute(f"ALTER TABLE {beside(database)[which]} DROP COLUMN {column}")
+    result = check(database)
+    [step] = [step for step in result.steps if step.ok is False]
+    assert (step.hop, f"column {column} " in step.message) == (hop, True)
+    assert result.exit_code == ExitCode.FAILED
+    mend(database, result)
+    assert check(database).passed
+
+
+@pytest.mark.postgresql
+def test_wrong_types_and_widths_beside_are_failures_that_their_sql_mends(
+    postgresql_database: Database,
+) -> None:
+    """A narrow id, a number as text and a hash as text, each named with its table."""
+    Staging(postgresql_database).create()
+    mend(postgresql_database, check(postgresql_database))
+    log, baseline = beside(postgresql_database)
+    for statement in (
+        f"ALTER TABLE {log} ALTER COLUMN person_id TYPE VARCHAR(20)",
+        f"ALTER TABLE {log} ALTER COLUMN http_status TYPE VARCHAR(3)",
+        f"ALTER TABLE {baseline} DROP COLUMN payload_hash",
+        f"ALTER TABLE {baseline} ADD COLUMN payload_hash VARCHAR(64)",
+    ):
+        postgresql_database.execute(statement)
+    result = check(postgresql_database)
+    faults = [step.message for step in result.steps if step.ok is False]
+    assert [message.split(": ")[0] for message in faults] == [
+        "public.ssd_api_submission_log_anon",
+        "public.ssd_api_submission_log_anon",
+        "public.ssd_api_baseline_anon",
+    ]
+    for part in ("person_id has a width of 20; 48", "http_status is character varying", "payload_hash is"):
+        assert any(part in message for message in faults)
+    mend(postgresql_database, result)
+    assert check(postgresql_database).passed
+
+
+def test_another_table_of_the_same_name_is_a_failure(database: Database) -> None:
+    """What lacks the key is not the tool's table: no SQL is given that would change it."""
+    Staging(database).create()
+    for name in beside(database):
+        database.execute(f"CREATE TABLE {name} (id INT)")
+    result = check(database)
+    faults = [step for step in result.steps if step.ok is False]
+    assert [step.hop for step in faults] == ["submission log", "baseline table"]
+    assert all("is not the tool's table" in step.message and not step.sql for step in faults)
+
+
+def test_lines_that_cannot_be_told_apart_are_a_failure(local: Staging) -> None:
+    """A copy of the baseline table that lost its primary key, and has a person twice."""
+    mend(local.database, check(local.database))
+    _, baseline = beside(local.database)
+    local.database.execute(f"ALTER TABLE {baseline} RENAME TO old")
+    local.database.execute(f"CREATE TABLE {baseline} AS SELECT * FROM old")
+    assert check(local.database).passed
+    for _ in range(2):
+        local.database.execute(f"INSERT INTO {baseline} (person_id, state) VALUES ('P1', 'unknown')")
+    [step] = [step for step in check(local.database).steps if step.ok is False]
+    assert (step.hop, "person_id repeat" in step.message) == ("baseline table", True)
 
 
 # --- Permissions -----------------------------------------------------------------------------------------
@@ -232,10 +314,10 @@ class TestPermissions:
         reader = self.check_as(postgresql_database, role)
         [(hop, message)] = found(reader, False)
         assert (hop, "may not UPDATE" in message) == ("permission", True)
-        mend(postgresql_database, reader)
+        mend(postgresql_database, reader, warnings=False)
         assert self.check_as(postgresql_database, role).passed
         postgresql_database.execute(f"REVOKE ALL ON {table} FROM {role}")
-        mend(postgresql_database, nothing)
+        mend(postgresql_database, nothing, warnings=False)
         assert self.check_as(postgresql_database, role).passed
 
     def test_privileges_on_columns_are_enough(self, postgresql_database: Database, role: str) -> None:
@@ -249,6 +331,26 @@ class TestPermissions:
         assert self.check_as(postgresql_database, role).passed
         postgresql_database.execute(f"REVOKE UPDATE (row_state) ON {table} FROM {role}")
         assert not self.check_as(postgresql_database, role).passed
+
+    @pytest.mark.parametrize("privilege", ["SELECT", "INSERT", "UPDATE", "DELETE"])
+    def test_log_and_baseline_need_all_four_privileges(
+        self, postgresql_database: Database, role: str, privilege: str
+    ) -> None:
+        """Any of them less on either table is a failed check, and its GRANT gives it."""
+        mend(postgresql_database, check(postgresql_database))
+        names = beside(postgresql_database)
+        postgresql_database.execute(f"GRANT ALL ON {postgresql_database.table_name} TO {role}")
+        for name in names:
+            postgresql_database.execute(f"GRANT ALL ON {name} TO {role}")
+        assert self.check_as(postgresql_database, role).passed
+        for name in names:
+            postgresql_database.execute(f"REVOKE {privilege} ON {name} FROM {role}")
+        result = self.check_as(postgresql_database, role)
+        faults = [message for _, message in found(result, False)]
+        assert len(faults) == 2
+        assert all(f"may not {privilege} in public.ssd_api_" in message for message in faults)
+        mend(postgresql_database, result)
+        assert self.check_as(postgresql_database, role).passed
 
     def test_schema_that_may_not_be_used(self, postgresql_database: Database, role: str) -> None:
         """The server's refusal is a failed check at the hop permission."""
