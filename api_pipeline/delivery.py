@@ -203,7 +203,7 @@ class Dispatcher:
         return [_Part(records, doubt) for records in reversed(again)]
 
     def _finish(self) -> None:
-        """Something failed, the database mostly: still wait for what is under way, so that no receipt is lost."""
+        """Something failed: still wait for what is under way, so that no receipt is lost."""
         while self._under_way:
             try:
                 self._collect()

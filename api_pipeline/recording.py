@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from api_pipeline import replies, spool
 from api_pipeline.db import Database
 from api_pipeline.errors import PipelineError
 from api_pipeline.ledger import Ledger
-from api_pipeline.remembered import Attempt, Closing
+from api_pipeline.remembered import Attempt, Closing, LogOutcome
 from api_pipeline.staging import StagedRow
 from api_pipeline.writeback import RowWriter, Write, WriteBack
 
@@ -76,6 +76,13 @@ class Recorder:
         Raises:
             DatabaseError: if the database is gone for good; receipts are in the spool then.
         """
+        try:
+            return self._settle(entries)
+        except PipelineError:
+            self._spool(entries)
+            raise
+
+    def _settle(self, entries: Sequence[Entry]) -> list[StagedRow]:
         outcomes = [entry.outcome for entry in entries if entry.outcome is not None]
         closings = [entry.closing for entry in entries if entry.closing is not None]
 
@@ -88,12 +95,8 @@ class Recorder:
 
         if not outcomes and not closings:
             return []
-        try:
-            # Not given up because somebody asks the run to stop: these outcomes are known nowhere else.
-            return self._db.retrying(once, to_the_end=True)
-        except PipelineError:
-            self._spool(entries)
-            raise
+        # Not given up because somebody asks the run to stop: these outcomes are known nowhere else.
+        return self._db.retrying(once, to_the_end=True)
 
     def note_tests(self, attempts: Sequence[Attempt]) -> None:
         """Note in the log what testing mode would have sent."""
@@ -111,24 +114,46 @@ class Recorder:
     # -- receipts that could not be written -----------------------------------------------------------
 
     def _spool(self, entries: Sequence[Entry]) -> None:
-        kept = [
-            spool.Spooled(
-                table=self._table.info.full_name,
-                person_id=outcome.row.person_id or "",
-                kind=outcome.write.value,
-                run_id=self._run_id,
-                seq=entry.closing.attempt.seq if entry.closing else 0,
-                row_hash=(outcome.row.current_hash or b"").hex(),
-                receipt=outcome.receipt,
-            )
-            for entry in entries
-            if (outcome := entry.outcome) is not None and outcome.receipt
-        ]
-        if kept:
+        kept = [found for entry in entries if (found := self._spooled(entry)) is not None]
+        if not kept:
+            return
+        try:
             path = spool.write(self._spool_dir, self._run_id, kept)
-            log.error(
-                "the receipts of %d records are kept in %s; the next run writes them back", len(kept), path
+        except spool.SpoolError as error:
+            log.error("%s", error)  # what happened to the database is what ends the run
+            return
+        log.error("the receipts of %d records are kept in %s; the next run writes them back", len(kept), path)
+
+    def _spooled(self, entry: Entry) -> spool.Spooled | None:
+        """Return what the spool keeps of an acknowledgement; None for everything that can be had again."""
+        outcome, closing = entry.outcome, entry.closing
+        attempt = None if closing is None else closing.attempt
+        table = self._table.info.full_name
+        if outcome is not None:
+            row = outcome.row
+            if not outcome.receipt or row.current_hash is None:
+                return None
+            seq = 0 if attempt is None else attempt.seq
+            return spool.Spooled(
+                table,
+                row.person_id or "",
+                outcome.write.value,
+                self._run_id,
+                seq,
+                row.current_hash.hex(),
+                outcome.receipt,
             )
+        if closing is None or attempt is None or closing.outcome is not LogOutcome.SENT:
+            return None
+        return spool.Spooled(
+            table,
+            attempt.person_id,
+            spool.EARLIER_ID,
+            attempt.run_id,
+            attempt.seq,
+            attempt.row_hash.hex(),
+            closing.detail,
+        )
 
     def replay(self) -> int:
         """Write back the receipts that earlier runs had to keep, and remove their files; return how many.
@@ -153,17 +178,26 @@ class Recorder:
 
     def _replay(self, entries: Sequence[spool.Spooled]) -> None:
         rows = self._table.rows_of({entry.person_id for entry in entries})
-        writes: list[Entry] = []
-        for entry in entries:
-            (receipt,) = replies.parse_receipts(json.dumps([entry.receipt]).encode(), 1)
-            row = rows.get((entry.person_id, bytes.fromhex(entry.row_hash)))
-            outcome = None
-            if row is not None:
-                outcome = WriteBack(row, Write(entry.kind), receipt.uuid, receipt.timestamp, receipt.raw)
-            closing = None
-            if self._ledger is not None and entry.seq:
-                closing = self._ledger.closing_of(entry.run_id, entry.seq, receipt)
-            writes.append(Entry(outcome, closing))
-        missed = self.settle(writes)
+        missed = self._settle([self._replayed(entry, rows) for entry in entries])
         for row in missed:
             log.info("row %s (person_id %s) changed meanwhile and stays due", row.key, row.person_id)
+
+    def _replayed(self, entry: spool.Spooled, rows: Mapping[tuple[str, bytes], StagedRow]) -> Entry:
+        """Say what an acknowledgement of an earlier run means today: for the row only if it still is the same."""
+        (receipt,) = replies.parse_receipts(json.dumps([entry.receipt]).encode(), 1)
+        closing = None
+        if self._ledger is not None and entry.seq:
+            closing = self._ledger.closing_of(entry.run_id, entry.seq, receipt)
+            if closing is None:
+                return Entry(None, None)  # it is settled, or in doubt: more may have been sent since
+        row = rows.get((entry.person_id, bytes.fromhex(entry.row_hash)))
+        if (
+            row is None
+            or entry.kind == spool.EARLIER_ID
+            or row.deleted is not (entry.kind == Write.PURGED.value)
+        ):
+            return Entry(None, closing)
+        write = Write(entry.kind)
+        if write is Write.SENT_PARTIAL:
+            write = Write.SENT_UNKEPT  # the spool holds no payload
+        return Entry(WriteBack(row, write, receipt.uuid, receipt.timestamp, receipt.raw), closing)

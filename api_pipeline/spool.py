@@ -12,12 +12,15 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from api_pipeline.errors import PipelineError
+from api_pipeline.replies import parse_receipts
 
 PREFIX = "csc_api_spool_"
+EARLIER_ID = "earlier id"  # the purge of an id that the person no longer has: nothing becomes of the row
+KINDS = ("sent", "sent in partial mode", "purged", EARLIER_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def read(path: Path) -> list[Spooled]:
     """
     try:
         return list(_entries(path.read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise SpoolError(
             f"The spool file {path} cannot be read.",
             hop="spool",
@@ -89,6 +92,10 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 def _entries(text: str) -> Iterator[Spooled]:
     for line in text.splitlines():
         entry = Spooled(**json.loads(line))
-        if not _HEX.fullmatch(entry.row_hash) or not isinstance(entry.seq, int):
+        texts = [getattr(entry, field.name) for field in fields(entry) if field.name != "seq"]
+        if not all(isinstance(text, str) for text in texts) or type(entry.seq) is not int:
             raise ValueError("not an entry")
+        if not _HEX.fullmatch(entry.row_hash) or entry.kind not in KINDS:
+            raise ValueError("not an entry")
+        parse_receipts(json.dumps([entry.receipt]).encode(), 1)
         yield entry

@@ -23,6 +23,7 @@ class Write(Enum):
 
     SENT = "sent"
     SENT_PARTIAL = "sent in partial mode"  # also keeps what was sent in partial_json_payload
+    SENT_UNKEPT = "sent, text unknown"  # in partial mode, and what was sent is not known any more
     UNCHANGED = "unchanged"  # DfE holds it already: the receipt is the baseline's
     PURGED = "purged"
     NEVER_SENT = "never sent"  # a deletion of which DfE need not hear
@@ -58,13 +59,14 @@ _RECEIPT = ("submission_status = 'sent'", "api_response = v.response", "submissi
 
 _ASSIGNMENTS: Mapping[Write, tuple[str, ...]] = {
     Write.SENT: (*_RECEIPT, *_TAKEN_OVER),
+    Write.SENT_UNKEPT: (*_RECEIPT, *_TAKEN_OVER, "partial_json_payload = NULL"),
     Write.UNCHANGED: (*_RECEIPT, *_TAKEN_OVER),
     Write.PURGED: (*_RECEIPT, "row_state = 'deleted'"),
     Write.NEVER_SENT: ("submission_status = 'sent'", "api_response = v.response", "row_state = 'deleted'"),
     Write.ERROR: ("submission_status = 'error'", "api_response = v.response"),
     Write.TESTING: ("submission_status = 'testing'", "api_response = v.response"),
 }
-_TIMED = frozenset({Write.SENT, Write.SENT_PARTIAL, Write.UNCHANGED, Write.PURGED})
+_TIMED = frozenset({Write.SENT, Write.SENT_PARTIAL, Write.SENT_UNKEPT, Write.UNCHANGED, Write.PURGED})
 _MARKED = frozenset({Write.PURGED, Write.NEVER_SENT})
 
 
