@@ -287,12 +287,15 @@ class _Job:
             self.progress.advance(1)
 
     def _settle_unsent(self, outcome: WriteBack) -> None:
-        if self._live:
-            self._entries.append(Entry(outcome, None))
-            if len(self._entries) >= _ERRORS_AT_ONCE:
-                self._flush()
-        else:
-            self._simulate([Record(outcome.row, RecordKind.FULL, b"", "")])
+        if self.options.dry_run:
+            self._count(outcome.write, "")
+            self.progress.advance(1)
+            return
+        if not self._live:
+            outcome = WriteBack(outcome.row, Write.TESTING, TESTING_RESPONSE)
+        self._entries.append(Entry(outcome, None))
+        if len(self._entries) >= _ERRORS_AT_ONCE:
+            self._flush()
 
     def _simulate(self, batch: Sequence[Record]) -> None:
         for record in batch:

@@ -128,6 +128,12 @@ def staging(database: Database) -> Staging:
 
 
 @pytest.fixture
+def remembering(staging: Staging) -> Staging:
+    """The same with submission log and baseline beside it."""
+    return staging.remember()
+
+
+@pytest.fixture
 def local(sqlite_database: Database) -> Staging:
     """An empty staging table in SQLite, for what no dialect changes."""
     return Staging(sqlite_database).create()

@@ -17,6 +17,8 @@ from typing import Any
 from api_pipeline import pipeline, schema
 from api_pipeline.config import Needs, Settings, load_settings
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect
+from api_pipeline.ledger_schema import BASELINE, LOG, REMEMBERED, RememberedTable
+from api_pipeline.names import TableName
 from api_pipeline.receiver import Receiver
 from api_pipeline.receiver_http import Request
 from api_pipeline.summary import RunSummary
@@ -123,6 +125,28 @@ class Staging:
             **more,
         }
         self.add(person_id, text, "sent", state, **values)
+
+    def remember(self) -> Staging:
+        """Create the submission log and the baseline beside the table."""
+        for table in REMEMBERED:
+            for statement in table.create(self.dialect, TableName.parse(self.table)):
+                self.database.execute(statement)
+        return self
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the lines of the submission log in the order in which they were begun."""
+        return self._remembered(LOG, "started_at, run_id, seq")
+
+    def baseline(self, person_id: str) -> dict[str, Any]:
+        """Return what the baseline has of a person; empty where it has nothing."""
+        found = [line for line in self._remembered(BASELINE, "person_id") if line["person_id"] == person_id]
+        return found[0] if found else {}
+
+    def _remembered(self, table: RememberedTable, order: str) -> list[dict[str, Any]]:
+        names = [spec.name for spec in table.columns]
+        name = self.dialect.table(table.name(TableName.parse(self.table)))
+        rows = self.database.query(f"SELECT {', '.join(names)} FROM {name} ORDER BY {order}")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _mark(self, column: str) -> str:
         if self.database.kind == "sqlite":
