@@ -102,7 +102,8 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -- the signature is given
         if stop.is_set():
-            raise KeyboardInterrupt
+            # Not by an exception: it would wait for the threads whose requests are under way.
+            os._exit(int(ExitCode.INTERRUPTED))
         stop.set()
         log.warning("stopping: what is under way is finished first; again to end at once")
 
