@@ -100,7 +100,9 @@ class _Senders:
         children = f"{api}/children_social_care_data/845/children"
         self._bare = [sys.executable, str(_HERE / "bare_script.py"), database, STAGING, children]
         self._environment = {
-            **os.environ,
+            # Compiled once, as an installed program is, whatever this machine says about bytecode.
+            **{key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"},
+            "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
             "PYTHONPATH": str(_HERE.parent),
             "DB_CONNECTION_STRING": database,
             "TABLE_NAME": STAGING,
