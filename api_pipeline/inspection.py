@@ -21,7 +21,7 @@ from api_pipeline.ledger import Ledger
 from api_pipeline.log_report import LogReport
 from api_pipeline.pipeline import Progress
 from api_pipeline.planning import Plan
-from api_pipeline.staging import KNOWN_STATUSES, Scope, StagedRow, StagingTable, StatusCount
+from api_pipeline.staging import KNOWN_STATUSES, Scope, StagedRow, StagingTable, StatusCount, held_ids
 from api_pipeline.validation import Finding, Severity
 
 _EXAMPLES = 5
@@ -187,10 +187,16 @@ def _held(rows: Sequence[StagedRow], ledger: Ledger | None) -> dict[str, tuple[s
     """Return the la_child_ids that DfE may hold for these people, as far as the baseline tells."""
     if ledger is None:
         return {}
-    known = ledger.lookup([row.person_id for row in rows if row.person_id is not None], payloads=False)
+    by_person = {row.person_id: row for row in rows if row.person_id is not None}
     return {
-        person: tuple(filter(None, [baseline.child_id if baseline.acknowledged else None, *baseline.unsure]))
-        for person, baseline in known.items()
+        person: held_ids(
+            state=baseline.state,
+            acknowledged=baseline.child_id,
+            unsure=baseline.unsure,
+            payloads=map(_child_id, (by_person[person].payload, by_person[person].previous_payload)),
+        )
+        or ()
+        for person, baseline in ledger.lookup(by_person, payloads=False).items()
     }
 
 

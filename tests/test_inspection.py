@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api_pipeline import inspection, pipeline
+from api_pipeline import inspection, pipeline, provision, spool
 from api_pipeline.errors import DatabaseError, ExitCode, InterruptedRun
+from api_pipeline.faults import Fault
 from api_pipeline.inspection import ValidationReport, error_kind
+from api_pipeline.ledger import Ledger
 from api_pipeline.locking import RunLock
 from api_pipeline.validation import Severity
 from tests.databases import Database
 from tests.db_kit import opened
-from tests.staging_kit import MARKER, Staging, child
+from tests.staging_kit import MARKER, HookedReceiver, Staging, child, run
 from tests.test_checks import settings_of
 
 LONG = "x" * 37
@@ -249,6 +252,108 @@ class TestStatus:
         report = inspection.status(settings_for(staging))
         assert report.errors == (("P2", "$.child_details.sex: enum"), ("P1", "HTTP 400 from the API"))
         assert "Smith" not in report.as_text() + json.dumps(report.as_json())
+
+
+class TestStatusOfTheLog:
+    """What ``status`` tells beyond the staging table."""
+
+    @pytest.fixture
+    def remembering(self, database: Database) -> Staging:
+        """An empty staging table in each database, with log and baseline beside it."""
+        staging = Staging(database).create()
+        provision.init_db(settings_for(staging))
+        return staging
+
+    def test_last_runs_are_counted_by_outcome(self, remembering: Staging, hooked: HookedReceiver) -> None:
+        """The five newest, the newest first, each with what became of its attempts."""
+        remembering.add("P1", child("c1"))
+        remembering.add("P2", child("c2"))
+        run_ids = []
+        for number in range(7):
+            remembering.refresh("P1", child("c1", first_name=f"n{number}"))
+            remembering.refresh("P2", child("c2", first_name=f"n{number}"))
+            if number == 6:
+                hooked.faults.add(Fault("400-record", child="c2"))
+            run_ids.append(run(remembering, hooked).run_id)
+        log = inspection.status(settings_for(remembering)).log
+        assert [found.run_id for found in log.runs] == run_ids[:1:-1]
+        assert dict(log.runs[1].outcomes) == {"sent": 2}
+        assert dict(log.runs[0].outcomes) == {"error": 2, "sent": 1}
+        assert all(found.started_at and found.finished_at for found in log.runs)
+        text = inspection.status(settings_for(remembering)).as_text()
+        assert (run_ids[6] in text, run_ids[0] in text) == (True, False)
+
+    def test_people_in_doubt_and_in_flight(self, remembering: Staging, hooked: HookedReceiver) -> None:
+        """A lost reply leaves doubt, and a run that dies a payload in flight; both are counted."""
+        remembering.add("P1", child("c1"))
+        hooked.faults.add(Fault("lost-reply"))
+        run(remembering, hooked)
+        report = inspection.status(settings_for(remembering))
+        assert (report.log.unsure, report.log.in_flight) == (1, 0)
+        assert "1 people in doubt" in report.as_text()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "close", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                run(remembering, hooked)
+        report = inspection.status(settings_for(remembering))
+        assert (report.log.unsure, report.log.in_flight) == (1, 1)
+        assert report.as_json()["people_in_flight"] == 1
+        run(remembering, hooked)
+        report = inspection.status(settings_for(remembering))
+        assert (report.log.unsure, report.log.in_flight) == (0, 0)
+
+    def test_without_the_tables_nothing_is_claimed(self, database: Database) -> None:
+        """Null where nothing is remembered, which is not none."""
+        report = inspection.status(settings_for(Staging(database).create()))
+        found = report.as_json()
+        assert (found["last_runs"], found["people_unsure"], found["people_in_flight"]) == (None, None, None)
+        assert "init-db makes them" in report.as_text()
+
+    def test_no_run_yet(self, remembering: Staging) -> None:
+        """The tables are there and empty."""
+        report = inspection.status(settings_for(remembering))
+        assert report.as_json()["last_runs"] == []
+        assert "last runs: none in the submission log" in report.as_text()
+
+    def test_spool_files_are_counted(self, local: Staging, tmp_path: Path) -> None:
+        """How many wait, whatever they hold."""
+        assert inspection.status(settings_for(local, SPOOL_DIR=tmp_path)).log.spooled == 0
+        for number in range(2):
+            (tmp_path / f"{spool.PREFIX}{number}.jsonl").write_text("anything", encoding="utf-8")
+        report = inspection.status(settings_for(local, SPOOL_DIR=tmp_path))
+        assert (report.log.spooled, report.as_json()["spool_files"]) == (2, 2)
+        assert "2 spool files wait" in report.as_text()
+
+
+class TestValidateWithBaseline:
+    """``validate`` where it is remembered what was sent."""
+
+    def test_child_that_dfe_never_heard_of_needs_no_id(self, local: Staging) -> None:
+        """Its deletion is settled without sending, so nothing is wrong with it."""
+        provision.init_db(settings_for(local))
+        local.add("P1", "broken", state="Deleted")
+        assert inspection.validate(settings_for(local)).groups == ()
+
+    def test_deletion_goes_by_the_baseline(self, local: Staging, hooked: HookedReceiver) -> None:
+        """The id that DfE holds can be purged even if no payload of the row has it any more."""
+        provision.init_db(settings_for(local))
+        local.add("P1", child("c1"))
+        run(local, hooked)
+        local.update("P1", json_payload="broken", previous_json_payload="broken", row_state="Deleted")
+        assert inspection.validate(settings_for(local)).groups == ()
+
+    def test_id_of_a_person_who_is_gone(self, local: Staging, hooked: HookedReceiver) -> None:
+        """It is the la_child_id that is shared, not the person_id."""
+        provision.init_db(settings_for(local))
+        local.add("P1", child("c1"))
+        run(local, hooked)
+        local.database.execute(f"DELETE FROM {local.table}")
+        local.add("P2", child("c1"))
+        report = inspection.validate(settings_for(local))
+        assert groups(report) == {("shared_id", "$.la_child_id"): (1, ("P2",))}
+        pipeline.run(settings_for(local, TESTING_MODE="true"), pipeline.RunOptions())
+        [(_, kind)] = inspection.status(settings_for(local)).errors
+        assert kind == "DfE holds this la_child_id for a person who is no longer in the table"
 
 
 @pytest.mark.parametrize(
