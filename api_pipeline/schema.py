@@ -124,6 +124,10 @@ def describe(db: Database, name: TableName) -> TableInfo | None:
     Raises:
         DatabaseError: if the catalogue cannot be read.
     """
+    return db.retrying(lambda: _described(db, name))
+
+
+def _described(db: Database, name: TableName) -> TableInfo | None:
     found = _locate(db, name)
     if found is None:
         return None

@@ -263,7 +263,7 @@ def test_unexpected_exception_ends_with_70(
     def broken(*_: Any) -> None:
         raise RuntimeError(f"{NAME} {CLIENT_SECRET}")
 
-    monkeypatch.setattr("api_pipeline.staging.StagingTable.write_back", broken)
+    monkeypatch.setattr("api_pipeline.recording.Recorder.settle", broken)
     ended = call("run", "--log-file", "run.log", "--json")
     assert (ended.code, ended.result["exit_code"]) == (70, 70)
     log = Path("run.log").read_text(encoding="utf-8")

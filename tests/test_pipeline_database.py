@@ -99,7 +99,7 @@ def test_passing_database_faults_lose_nothing(
 def test_database_that_stays_lost_is_told(
     sqlserver_database: Database, hooked: HookedReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was accepted but not recorded is counted, and the code is 3; the next run repeats it."""
+    """What was accepted but not recorded is counted, and the code is 3; the next run records it."""
     monkeypatch.setattr("api_pipeline.db.Database._wait", lambda *_: None)
     staging = Staging(sqlserver_database).create()
     add_five(staging)
@@ -109,7 +109,9 @@ def test_database_that_stays_lost_is_told(
     summary = run(staging, hooked)
     assert (summary.sent, summary.unrecorded, summary.exit_code) == (0, 5, ExitCode.DATABASE)
     sqlserver_database.set_faults()
-    assert run(staging, hooked).sent == 5
+    summary = run(staging, hooked)
+    assert (summary.replayed, summary.due, len(hooked.submissions)) == (5, 0, 1)
+    assert set(staging.statuses().values()) == {"sent"}
 
 
 @pytest.mark.sqlserver

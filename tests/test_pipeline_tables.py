@@ -9,7 +9,7 @@ import pytest
 
 from api_pipeline.errors import ExitCode
 from api_pipeline.faults import Fault
-from api_pipeline.staging import StagingTable
+from api_pipeline.recording import Recorder
 from tests.databases import Database
 from tests.staging_kit import (
     HookedReceiver,
@@ -193,14 +193,15 @@ def test_hashless_row_is_guarded_by_its_very_bytes(staging: Staging) -> None:
     """In testing mode a row without a hash is written only if its payload is the same in every byte."""
     staging.add("same", child("c1", surname="Stra\xdfe"), current_hash=None)
     staging.add("changed", child("c2", surname="Cafe\u0301"), current_hash=None)
-    original = StagingTable.write_back
+    original = Recorder.settle
 
-    def meddling(table: Any, outcomes: Any) -> Any:
-        staging.update("changed", json_payload=child("c2", surname="CAFE\u0301 "))
-        return original(table, outcomes)
+    def meddling(recorder: Any, entries: Any) -> Any:
+        if entries:
+            staging.update("changed", json_payload=child("c2", surname="CAFE\u0301 "))
+        return original(recorder, entries)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StagingTable, "write_back", meddling)
+        patch.setattr(Recorder, "settle", meddling)
         summary = run(staging, None)
     assert (summary.simulated, summary.changed_meanwhile) == (1, 1)
     assert staging.statuses() == {"same": "testing", "changed": "Pending"}

@@ -95,7 +95,8 @@ def test_purge_of_an_earlier_id_is_planned_only_where_it_is_safe(local: Staging,
     local.add("x", child("holder-due"))
     local.add_sent("y", child("holder-sent"))
     plan = planning.survey(table, Scope(), None)
-    assert plan.retiring == {local.row("moved")["id"]: "a1"}
+    assert plan.retiring == {local.row("moved")["id"]: ["a1"]}
+    assert plan.elsewhere == {"holder-due", "holder-sent"}
     assert plan.blocked == {}
 
 

@@ -13,7 +13,8 @@ import pytest
 from api_pipeline import db, staging
 from api_pipeline.errors import DatabaseError
 from api_pipeline.names import TableName
-from api_pipeline.staging import Scope, StagedRow, StagingTable, Write, WriteBack
+from api_pipeline.staging import Scope, StagedRow, StagingTable
+from api_pipeline.writeback import RowWriter, Write, WriteBack
 from tests.databases import Database
 from tests.staging_kit import MARKER, SCRIPTS, Staging, child, digest
 
@@ -96,7 +97,7 @@ def test_pages_hold_every_row_once(
     seen = []
     for page in table.pages(Scope(), deleted=False):
         seen += [row.key for row in page]
-        table.write_back([WriteBack(row, Write.SENT, "r", MOMENT) for row in page])
+        RowWriter(table).write_back([WriteBack(row, Write.SENT, "r", MOMENT) for row in page])
     assert seen == keys
 
 
@@ -116,7 +117,7 @@ def test_pages_by_person_skip_nobody(
     assert sorted(str(row.key) for row in due(table)) == sorted(people)
     assert len(list(table.scan_due(Scope()))) == len(people)
     assert table.nameless_due() == 4
-    assert table.write_nameless_errors("no name") == 4
+    assert RowWriter(table).write_nameless_errors("no name") == 4
     assert [row["submission_status"] for row in staging.rows() if row["person_id"] is None] == ["error"] * 4
 
 
@@ -184,14 +185,14 @@ def test_hashes_are_filled_page_by_page(
     opened: db.Database, staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only NULLs are filled, over many pages, with SHA-256 of the canonical JSON or of the text's bytes."""
-    monkeypatch.setattr("api_pipeline.staging.PAGE_ROWS", 2)
+    monkeypatch.setattr("api_pipeline.writeback.PAGE_ROWS", 2)
     texts = ['{ "b": 1.50,\n "a": "\\u00e9" }', "no json \U0001f31f", '{"a":1,"a":2}', child("O'Brien"), ""]
     for number, text in enumerate(texts):
         staging.add(f"p{number}", text, "sent", current_hash=None)
     staging.add("kept", child("c"), current_hash=digest("own"))
     staging.add("marker", child("d"), "sent", "Deleted", current_hash=MARKER)
     table = table_of(opened, staging)
-    assert table.fill_hashes() == 5
+    assert RowWriter(table).fill_hashes() == 5
     hashes = [row["current_hash"] for row in staging.rows()]
     canonical = [
         '{"a":"\xe9","b":1.5}',
@@ -201,7 +202,7 @@ def test_hashes_are_filled_page_by_page(
     ]
     expected = [hashlib.sha256(text.encode()).digest() for text in canonical]
     assert hashes == [*expected, digest("own"), MARKER]
-    assert table.fill_hashes() == 0
+    assert RowWriter(table).fill_hashes() == 0
 
 
 # --- Writing back -----------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ def test_row_that_changed_is_left_alone(
     rows = due(table)
     staging.update("p1", **CHANGES[change])
     before = staging.rows()[0]
-    missed = table.write_back([WriteBack(row, write, "text", MOMENT) for row in rows])
+    missed = RowWriter(table).write_back([WriteBack(row, write, "text", MOMENT) for row in rows])
     assert [row.person_id for row in missed] == ["p1"]
     assert staging.rows()[0] == before
     assert staging.rows()[1]["submission_status"] == write.value
@@ -241,7 +242,9 @@ def test_deletion_that_changed_is_left_alone(opened: db.Database, staging: Stagi
     rows = due(table, deleted=True)
     staging.update("p1", **CHANGES.get(change, {"row_state": "New"}))
     before = staging.rows()
-    assert len(table.write_back([WriteBack(row, Write.PURGED, "uuid", MOMENT) for row in rows])) == 1
+    assert (
+        len(RowWriter(table).write_back([WriteBack(row, Write.PURGED, "uuid", MOMENT) for row in rows])) == 1
+    )
     assert staging.rows() == before
 
 
@@ -266,7 +269,7 @@ def test_row_without_hash_is_compared_binary(
     [row] = due(table)
     if stored is not None:
         staging.update("p1", json_payload=stored)
-    assert (table.write_back([WriteBack(row, Write.ERROR, "x")]) == []) is hit
+    assert (RowWriter(table).write_back([WriteBack(row, Write.ERROR, "x")]) == []) is hit
     assert (staging.row("p1")["submission_status"] == "error") is hit
 
 
@@ -276,7 +279,7 @@ def test_row_without_hash_that_got_one_is_left_alone(opened: db.Database, stagin
     table = table_of(opened, staging)
     [row] = due(table)
     staging.update("p1", current_hash=digest("new"))
-    assert table.write_back([WriteBack(row, Write.TESTING, "x")]) == [row]
+    assert RowWriter(table).write_back([WriteBack(row, Write.TESTING, "x")]) == [row]
 
 
 def test_write_back_can_be_repeated(opened: db.Database, staging: Staging) -> None:
@@ -291,9 +294,9 @@ def test_write_back_can_be_repeated(opened: db.Database, staging: Staging) -> No
         WriteBack(rows["p2"], Write.PURGED, "uuid-2", MOMENT),
         WriteBack(rows["p3"], Write.ERROR, "why"),
     ]
-    assert table.write_back(outcomes) == []
+    assert RowWriter(table).write_back(outcomes) == []
     after = staging.rows()
-    assert table.write_back(outcomes) == []
+    assert RowWriter(table).write_back(outcomes) == []
     assert staging.rows() == after
     assert after[1]["current_hash"] == MARKER
     assert after[1]["previous_hash"] == digest(child("c2"))
@@ -308,8 +311,8 @@ def test_long_payloads_and_reasons_are_written(opened: db.Database, staging: Sta
     rows = due(table)
     assert [row.payload for row in rows] == [big, big]
     reason = "HTTP 400: '\\ " + "\u674e\U0001f31f" * 9_000
-    assert table.write_back([WriteBack(row, Write.ERROR, reason) for row in rows]) == []
-    assert table.write_back([WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
+    assert RowWriter(table).write_back([WriteBack(row, Write.ERROR, reason) for row in rows]) == []
+    assert RowWriter(table).write_back([WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
     assert [row["previous_json_payload"] for row in staging.rows()] == [big, big]
 
 
@@ -329,7 +332,7 @@ def test_a_full_batch_is_one_statement(
         return original(self, sql, params)
 
     monkeypatch.setattr(db.Database, "query", spy)
-    assert table.write_back([WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
+    assert RowWriter(table).write_back([WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
     assert len(asked) == 1
     assert all(row["previous_hash"] == row["current_hash"] for row in staging.rows())
 
@@ -342,7 +345,7 @@ def test_half_of_a_character_is_never_left_at_the_cut(opened: db.Database, stagi
     staging.add("p1", child("c1"))
     table = table_of(opened, staging)
     [row] = due(table)
-    assert table.write_back([WriteBack(row, Write.ERROR, "x" + "\U0001f31f" * 10)]) == []
+    assert RowWriter(table).write_back([WriteBack(row, Write.ERROR, "x" + "\U0001f31f" * 10)]) == []
     assert staging.row("p1")["api_response"] == "x" + "\U0001f31f" * 4
 
 
