@@ -64,9 +64,14 @@ class RowFacts:
         return self.current_hash == PURGE_MARKER
 
     @property
+    def marked_before(self) -> bool:
+        """Whether the row carried the purge marker before its last refresh."""
+        return self.previous_hash == PURGE_MARKER
+
+    @property
     def back_from_purge(self) -> bool:
         """Whether the child returned after its deletion had been acknowledged."""
-        return self.previous_hash == PURGE_MARKER and not self.deleted
+        return self.marked_before and not self.deleted
 
     @property
     def hashes_differ(self) -> bool:

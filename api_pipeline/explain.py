@@ -322,6 +322,12 @@ class _Outlook:
                     f"Row {facts.key} has no hash; the next live run fills it in, and the refresh after that "
                     "sees a difference."
                 )
+        baseline = self._found.baseline
+        if baseline is not None and baseline.unsure:
+            yield (
+                "DfE's answer to an earlier attempt is not known, so the child goes again until a receipt "
+                "comes; for DfE the same payload twice is as good as once."
+            )
         if self._found.flight is not None:
             yield (
                 "A payload is in flight: a run is at work now, or one ended before it noted the reply; in "

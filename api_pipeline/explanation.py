@@ -119,15 +119,14 @@ class ExplainedRow:
         facts = self.facts
         yield f"row {facts.key}"
         current = "the purge marker" if facts.marked else short(facts.current_hash) or "none yet"
+        previous = "the purge marker" if facts.marked_before else short(facts.previous_hash) or "none"
         values = {
             "row_state": facts.row_state or "(empty)",
             "status": facts.status or "(empty)",
             "last updated": facts.last_updated or "never",
             "submitted": facts.submission_timestamp or "never",
             "current hash": current,
-            "previous hash": "the purge marker"
-            if facts.back_from_purge
-            else short(facts.previous_hash) or "none",
+            "previous hash": previous,
             "api_response": self.response or "none",
             "due": ("yes: " if facts.due else "no: ") + "; and ".join(RULE_TEXT[rule] for rule in self.rules),
         }
@@ -202,7 +201,7 @@ class Explanation:
         if not self.remembered:
             yield "baseline: none is kept, because the two tables are missing; init-db makes them"
         elif self.baseline is None:
-            yield "baseline: nothing was ever sent by this tool"
+            yield "baseline: none, because nothing was sent for this person since the table was made"
         else:
             yield "baseline, which is what DfE is known to hold"
             yield from _pairs(
