@@ -168,6 +168,7 @@ class Authority:
         self.people = people
         self.children: dict[str, Json] = {}
         self._gone: dict[str, Json] = {}
+        self.is_kept = False  # whether the tables of the ledger exist
         self.older_tool: set[str] = set()  # of whom previous_json_payload alone tells what was sent
 
     def make(self, person: str) -> Json:
@@ -211,14 +212,16 @@ class Authority:
 
     def _change(self, person: str, what: str) -> None:
         here = self.children.get(person)
-        if person in self.older_tool and self._is_kept(person):
+        if not self.is_kept:
+            (self.older_tool.discard if self._is_acknowledged(person) else self.older_tool.add)(person)
+        elif person in self.older_tool and self._has_baseline(person):
             self.older_tool.discard(person)
         if here is None:
             if what == "come":  # mostly with the very payload that they left with
                 before = self._gone.get(person)
                 again = before is not None and self.chance.random() < 0.7
                 self.children[person] = before if again and before else self.make(person)
-        elif person in self.older_tool:
+        elif person in self.older_tool and what != "leave":
             return  # a second change before the first was sent would lose what the older tool sent
         elif what == "leave":
             self._gone[person] = self.children.pop(person)
@@ -234,7 +237,17 @@ class Authority:
             name = "c" + person[1:] + self.chance.choice(["", "x", "y"])
             self.children[person] = {**here, "la_child_id": name}
 
-    def _is_kept(self, person: str) -> bool:
+    def _is_acknowledged(self, person: str) -> bool:
+        """Whether the row tells all that DfE may hold: without a ledger only one more change can be borne."""
+        here = self.children.get(person)
+        row = self.connection.execute(
+            "SELECT json_payload FROM staging_anon WHERE person_id = ? AND row_state = 'unchanged' "
+            "AND submission_status = 'sent'",
+            [person],
+        ).fetchone()
+        return here is None or (row is not None and row[0] == self.text(person))
+
+    def _has_baseline(self, person: str) -> bool:
         found = self.connection.execute(
             "SELECT 1 FROM ssd_api_baseline_anon WHERE person_id = ? AND (state <> 'unknown' OR unsure IS NOT NULL)",
             [person],

@@ -15,10 +15,7 @@ from pathlib import Path
 import pytest
 
 from api_pipeline import pipeline
-from api_pipeline.dialects import SQLITE
 from api_pipeline.errors import DatabaseError, ExitCode
-from api_pipeline.ledger_schema import REMEMBERED
-from api_pipeline.names import TableName
 from api_pipeline.pipeline import RunOptions
 from tests import model_world
 from tests.databases import Database
@@ -52,13 +49,21 @@ class World:
             self.authority.mend()
             self.authority.refresh()
             self.authority.send_by_older_tool(self.dfe)
-        for table in REMEMBERED:
-            for statement in table.create(SQLITE, TableName.parse("staging_anon")):
-                self.staging.database.execute(statement)
+        if self.chance.random() < 0.8:
+            self.remember()
+
+    def remember(self) -> None:
+        """Make the tables of the ledger, as init-db does."""
+        if not self.authority.is_kept:
+            self.staging.remember()
+            self.authority.is_kept = True
+            known = self.staging.database.query("SELECT person_id FROM staging_anon")
+            self.authority.older_tool |= {person for (person,) in known}
 
     def night(self, *, clean: bool, partial: bool) -> None:
         """Refresh and run once."""
         chance = self.chance
+        partial = partial and self.authority.is_kept
         if not clean:
             self.authority.change(chance.randrange(5))
         self.authority.refresh()
@@ -106,8 +111,11 @@ class World:
         for _ in range(nights):
             if self.chance.random() < 0.2:
                 partial = not partial
+            if self.chance.random() < 0.3:
+                self.remember()
             self.night(clean=False, partial=partial)
         self.authority.mend()
+        self.remember()
         for _ in range(2):
             self.night(clean=True, partial=partial)
         assert model_world.differences(self.dfe, self.authority) == []
