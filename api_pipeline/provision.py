@@ -1,4 +1,4 @@
-"""Making what the tool works on: the staging table (``init-db``) and fake children (``fake-data``)."""
+"""Making what the tool works on: its three tables (``init-db``) and fake children (``fake-data``)."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module may import from its own layer and from those above it in this table, never from one below.
 LAYERS = (
     # Pure: values in, values out.
-    "errors names payload delta differences remembered composing due_rules validation replies outcomes",
+    "errors names payload delta differences remembered composing due_rules validation replies outcomes "
     "faults fake",
     # What a run is told, and where it writes what it did.
     "setting_values setting_table setting_loader envfile config logs spool",
-    # One border each: the API's side and the databases' side; then the stand-in for the API.
+    # One border each: the API's side and the databases' side; the three tables; the stand-in for the API.
     "transport auth dialects odbc reachability schema schema_repair db locking",
     "ledger_schema ledger_reading staging ledger writeback",
     "receiver_checks receiver_http receiver_replies receiver",
