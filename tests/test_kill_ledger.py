@@ -86,9 +86,7 @@ def test_killed_night_after_night(
     assert all(staging.baseline(f"p{n:02}")["flight_kind"] is None for n in range(PEOPLE))
 
 
-def test_attempts_of_a_killed_run_are_counted(
-    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attempts_of_a_killed_run_are_counted(sqlite_database: Database) -> None:
     """The summary of the next run says how many records were under way."""
     staging = Staging(sqlite_database).create().remember()
     for number in range(5):
