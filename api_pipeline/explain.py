@@ -24,7 +24,7 @@ from api_pipeline.ledger import Ledger
 from api_pipeline.log_report import shown
 from api_pipeline.remembered import Baseline, Flight, LogLine
 from api_pipeline.sourcing import NEVER_SENT, Changed, Event, Failed, Settled, Source, Waiting
-from api_pipeline.staging import TESTING_RESPONSE, Key, Scope, StagingTable
+from api_pipeline.staging import TESTING_RESPONSE, Key, Scope, StagingTable, held_ids, ids_to_purge
 from api_pipeline.writeback import Write
 
 ATTEMPTS_SHOWN = 20
@@ -204,16 +204,29 @@ class _Outlook:
         self._partial = self._steps(partial=True)
 
     def _retire_what_flies(self) -> None:
-        """Add what the survey will see only after recovery: an earlier id that is in flight."""
-        flight, plan = self._found.flight, self._plan
-        earlier = None if flight is None else flight.child_id
-        if earlier is None or any(earlier in ids for ids in (plan.child_ids, plan.held_ids, plan.elsewhere)):
+        """Plan the earlier ids anew where something is in flight, which the survey sees after recovery."""
+        baseline, flight, plan = self._found.baseline, self._found.flight, self._plan
+        if baseline is None or flight is None:
             return
+        known = _recovered(baseline, flight)
         for facts in self._found.facts:
-            if facts.due and not facts.deleted and facts.key not in plan.blocked:
-                listed = plan.retiring.setdefault(facts.key, [])
-                if earlier not in listed:
-                    listed.append(earlier)
+            staged = self._rows.get(facts.key)
+            if staged is None or not facts.due or facts.key in plan.blocked:
+                continue
+            current, previous = _child_id(staged.payload), _child_id(staged.previous_payload)
+            held = held_ids(
+                state=known.state,
+                acknowledged=known.child_id,
+                unsure=known.unsure,
+                payloads=(current, previous),
+            )
+            purged = ids_to_purge(current, previous, held)
+            earlier = purged[1:] if facts.deleted else [each for each in held or () if each != current]
+            others = (plan.child_ids, plan.held_ids, plan.elsewhere)
+            plan.retiring.pop(facts.key, None)
+            listed = [each for each in earlier if not any(each in ids for ids in others)]
+            if listed:
+                plan.retiring[facts.key] = listed
 
     def row(self, facts: RowFacts) -> ExplainedRow:
         """Explain one row."""
@@ -318,10 +331,8 @@ class _Outlook:
             if Rule.DELETION_NOT_ACKNOWLEDGED in rules_of(facts) and facts.due:
                 yield _COMES_BACK
             if facts.current_hash is None:
-                yield (
-                    f"Row {facts.key} has no hash; the next live run fills it in, and the refresh after that "
-                    "sees a difference."
-                )
+                then = "sends it" if facts.previous_hash else "the refresh after that sees a difference"
+                yield f"Row {facts.key} has no hash; the next live run first fills it in, and {then}."
         baseline = self._found.baseline
         if baseline is not None and baseline.unsure:
             yield (
@@ -333,6 +344,10 @@ class _Outlook:
                 "A payload is in flight: a run is at work now, or one ended before it noted the reply; in "
                 "that case the next run counts it as unsure and sends the child in full."
             )
+
+
+def _child_id(text: str | None) -> str | None:
+    return None if text is None else payload.child_ids(payload.decode_leniently(text))[0]
 
 
 def _reason(event: Failed) -> str:
