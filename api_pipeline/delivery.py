@@ -84,8 +84,8 @@ class Result:
 class _Part:
     """Records for one request.
 
-    ``doubt``: an earlier body that held them may have been taken; no refusal of that body ends the doubt about
-    them (domain, section 2).
+    ``doubt``: an earlier body that held them may have been taken; no refusal of that body ends the doubt
+    about them (domain, section 2).
     """
 
     records: Sequence[Record]
@@ -207,7 +207,7 @@ class Dispatcher:
         while self._under_way:
             try:
                 self._collect()
-            except PipelineError as error:
+            except PipelineError as error:  # noqa: PERF203 -- a handful of requests
                 log.debug("a further batch could not be written either: %s", error.message)
 
     def _may_send(self) -> bool:

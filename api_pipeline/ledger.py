@@ -1,10 +1,10 @@
 """What was sent and what DfE is known to hold: the submission log and the baseline (domain, section 6).
 
-The way of one attempt: :meth:`Ledger.open` notes it as ``sending`` and puts the payload in flight, and that is
-committed before the POST; :meth:`Ledger.close` completes it, in the transaction of the row's write-back. What a
-crash leaves open is doubt, and :meth:`Ledger.recover` turns it into ``unsure`` before the next run sends
-anything. Payload texts are copied on the server; they travel only where the state acknowledged is not the
-payload that the staging row holds.
+The way of one attempt: :meth:`Ledger.open` notes it as ``sending`` and puts the payload in flight, and that
+is committed before the POST; :meth:`Ledger.close` completes it, in the transaction of the row's write-back.
+What a crash leaves open is doubt, and :meth:`Ledger.recover` turns it into ``unsure`` before the next run
+sends anything. Payload texts are copied on the server; they travel only where the state acknowledged is not
+the payload that the staging row holds.
 """
 
 from __future__ import annotations
@@ -407,7 +407,8 @@ class Ledger(LedgerReader):
             part = persons[start : start + PAGE]
             rows = self._db.query(
                 "SELECT t.person_id, t.flight_child_id, t.flight_payload, t.unsure "
-                f"FROM {self._baseline} AS t WHERE t.flight_kind IS NOT NULL AND t.person_id IN ({marks(part)})",
+                f"FROM {self._baseline} AS t "
+                f"WHERE t.flight_kind IS NOT NULL AND t.person_id IN ({marks(part)})",
                 part,
             )
             self._update(
@@ -440,8 +441,8 @@ class Ledger(LedgerReader):
         count = int(self._read(f"SELECT COUNT(*) {open_lines}")[0][0])
         if count:
             sql = (
-                f"UPDATE {self._log} SET outcome = 'unsure', detail = 'the run ended before the reply was recorded' "
-                "WHERE outcome = 'sending'"
+                f"UPDATE {self._log} SET outcome = 'unsure', "
+                "detail = 'the run ended before the reply was recorded' WHERE outcome = 'sending'"
             )
             self._db.retrying(lambda: self._in_transaction(lambda: self._db.execute(sql)))
         return count

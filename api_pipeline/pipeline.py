@@ -185,8 +185,8 @@ class _Job:
             self.summary.codes.add(ExitCode.FAILED)
         if self.settings.use_partial_payload and self._ledger is None:
             log.warning(
-                "USE_PARTIAL_PAYLOAD: there is no submission log and baseline beside %s, so full payloads are "
-                "sent; init-db makes the two tables",
+                "USE_PARTIAL_PAYLOAD: there is no submission log and baseline beside %s, so full payloads "
+                "are sent; init-db makes the two tables",
                 self.table.info.full_name,
             )
         if not self._live:

@@ -194,8 +194,8 @@ def _held_elsewhere(keys: Sequence[Key]) -> str:
     if keys:
         return _shared("la_child_id", keys)
     return (
-        "DfE holds this la_child_id for a person who is no longer in the table, so the two cannot be told apart. "
-        "Give the child the same person_id again, or an id of its own."
+        "DfE holds this la_child_id for a person who is no longer in the table, so the two cannot be told "
+        "apart. Give the child the same person_id again, or an id of its own."
     )
 
 
@@ -223,7 +223,7 @@ def _plan_retirements(plan: Plan, ledger: Ledger | None, moved: Sequence[DueRow]
         if row.key in plan.blocked or row.nameless or row.key in plan.never_sent:
             continue
         for earlier in row.to_retire:
-            # An id that another due row holds now is that row's business: purging it would take the child away.
+            # An id that another row holds now is that row's business: purging it would take the child away.
             foreign = ledger is not None and any(
                 not ledger.is_same_person(person, row.person_id) for person in elsewhere.get(earlier, ())
             )

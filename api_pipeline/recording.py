@@ -52,7 +52,7 @@ class Recorder:
         self._spool_dir = spool_dir
 
     def open(self, attempts: Sequence[Attempt]) -> set[int]:
-        """Commit that these attempts are about to be sent; return the seq of those whose row still is the same.
+        """Commit that these attempts are about to be sent; return the seq of those whose row is unchanged.
 
         Raises:
             DatabaseError: if that cannot be committed; then nothing must be sent.
@@ -183,7 +183,7 @@ class Recorder:
             log.info("row %s (person_id %s) changed meanwhile and stays due", row.key, row.person_id)
 
     def _replayed(self, entry: spool.Spooled, rows: Mapping[tuple[str, bytes], StagedRow]) -> Entry:
-        """Say what an acknowledgement of an earlier run means today: for the row only if it still is the same."""
+        """Say what an acknowledgement of an earlier run means today; for the row only if it is unchanged."""
         (receipt,) = replies.parse_receipts(json.dumps([entry.receipt]).encode(), 1)
         closing = None
         if self._ledger is not None and entry.seq:

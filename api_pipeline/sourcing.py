@@ -109,7 +109,7 @@ class Source:
     # -- earlier ids -----------------------------------------------------------------------------------
 
     def retirements(self, turn: int, *, deletions: bool) -> Iterator[Event]:
-        """Yield the purge of each row's earlier id number ``turn``; not of deletions while the brake holds."""
+        """Yield the purges of each row's earlier id number ``turn``; no deletion's while the brake holds."""
         keys = [key for key, ids in self._plan.retiring.items() if len(ids) > turn]
         for page in self._table.rows(keys):
             known = self._known(page, payloads=True)

@@ -1,9 +1,9 @@
 """Receipts that could not be written back, kept in a local file until the database is there again.
 
-A receipt is the one thing that cannot be had twice. When the connection is lost for good between the reply and
-the write-back, the receipts of that batch go into a file that only the account of the run can read; the next
-run writes them back before anything else (domain, section 6, and interface, SPOOL_DIR). The file holds table,
-person_id, kind, attempt, hash and receipt, and nothing else of a child.
+A receipt is the one thing that cannot be had twice. When the connection is lost for good between the reply
+and the write-back, the receipts of that batch go into a file that only the account of the run can read; the
+next run writes them back before anything else (domain, section 6, and interface, SPOOL_DIR). The file holds
+table, person_id, kind, attempt, hash and receipt, and nothing else of a child.
 """
 
 from __future__ import annotations

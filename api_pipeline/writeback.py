@@ -89,10 +89,10 @@ class RowWriter:
     def write(self, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
         """Write what became of these rows; return the rows that had changed meanwhile.
 
-        To be called inside a transaction. Every outcome applies only if the row still carries the hash and the
-        deleted-or-not state that were read; where it had no hash, only if it still has none and holds the same
-        payload. Safe to repeat after a lost connection: a row that already carries this outcome is hit again
-        with the same values.
+        To be called inside a transaction. Every outcome applies only if the row still carries the hash and
+        the deleted-or-not state that were read; where it had no hash, only if it still has none and holds the
+        same payload. Safe to repeat after a lost connection: a row that already carries this outcome is hit
+        again with the same values.
         """
         hit: set[Key] = set()
         for write in Write:

@@ -249,7 +249,8 @@ class Authority:
 
     def _has_baseline(self, person: str) -> bool:
         found = self.connection.execute(
-            "SELECT 1 FROM ssd_api_baseline_anon WHERE person_id = ? AND (state <> 'unknown' OR unsure IS NOT NULL)",
+            "SELECT 1 FROM ssd_api_baseline_anon "
+            "WHERE person_id = ? AND (state <> 'unknown' OR unsure IS NOT NULL)",
             [person],
         )
         return found.fetchone() is not None
@@ -273,8 +274,9 @@ class Authority:
             text = self.text(person)
             if person in known:
                 run(
-                    "UPDATE staging_anon SET previous_json_payload = json_payload, previous_hash = current_hash, "
-                    "json_payload = ?, current_hash = ?, row_state = 'Updated', submission_status = 'Pending' "
+                    "UPDATE staging_anon SET previous_json_payload = json_payload, "
+                    "previous_hash = current_hash, json_payload = ?, current_hash = ?, "
+                    "row_state = 'Updated', submission_status = 'Pending' "
                     "WHERE person_id = ? AND current_hash <> ?",
                     [text, digest(text), person, digest(text)],
                 )
@@ -311,7 +313,7 @@ DISASTERS = ("killed", "killed after commit", "gone", "lost", "lost after commit
 @contextmanager
 def disaster(kind: str, at: int, refresh: Callable[[], None], client: Any) -> Any:
     """Let something happen at the run's statement number ``at``, and put ``client`` in the API's place."""
-    plain_run, plain_end = db.Database._run, db._SqliteDriver.end  # noqa: SLF001
+    plain_run, plain_end = db.Database._run, db._SqliteDriver.end
     count = 0
     gone = False
 
@@ -341,17 +343,17 @@ def disaster(kind: str, at: int, refresh: Callable[[], None], client: Any) -> An
     def end(self: Any, connection: Any, *, commit: bool) -> None:
         plain_end(self, connection, commit=commit)
         if commit and kind.endswith("after commit") and due():
-            strike(kind.split()[0])
+            strike(kind.split(maxsplit=1)[0])
 
-    db.Database._run = run  # type: ignore[method-assign] # noqa: SLF001
-    db._SqliteDriver.end = end  # type: ignore[method-assign] # noqa: SLF001
+    db.Database._run = run  # type: ignore[method-assign]
+    db._SqliteDriver.end = end  # type: ignore[method-assign]
     plain_client = pipeline.ApiClient
     pipeline.ApiClient = lambda *_, **__: client  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        db.Database._run = plain_run  # type: ignore[method-assign] # noqa: SLF001
-        db._SqliteDriver.end = plain_end  # type: ignore[method-assign] # noqa: SLF001
+        db.Database._run = plain_run  # type: ignore[method-assign]
+        db._SqliteDriver.end = plain_end  # type: ignore[method-assign]
         pipeline.ApiClient = plain_client  # type: ignore[misc]
 
 

@@ -101,7 +101,7 @@ def test_partial_turns_the_baseline_into_the_payload(before: Json, now: Json) ->
 def test_after_doubt_the_payload_is_right_whatever_arrived(
     before: Json, lost: list[Json], now: Json, taken: int
 ) -> None:
-    """Whichever of the lost payloads were taken, a purge among them or not, DfE holds the payload afterwards."""
+    """Whichever of the lost payloads were taken, a purge among them or not, DfE holds the payload then."""
     union: Json = {}
     for payload in lost:
         union = delta.merge_skeletons(union, delta.skeleton(payload))

@@ -51,7 +51,7 @@ class Delays:
 
 
 def test_receipts_are_never_mixed_up(remembering: Staging, hooked: HookedReceiver) -> None:
-    """Replies in another order than requests: every row, log line and baseline has its own record's receipt."""
+    """Replies in another order than requests: each row, line and baseline has its own record's receipt."""
     fill(remembering, 24)
     hooked.hook = delays = Delays(0.05, 0.0, 0.02, 0.0)
     summary = run(remembering, hooked, WORKERS=4, BATCH_SIZE=3)
@@ -130,7 +130,7 @@ def test_nothing_is_begun_after_a_stop(remembering: Staging, hooked: HookedRecei
 def test_database_lost_under_workers_keeps_every_receipt(
     remembering: Staging, hooked: HookedReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first batch that cannot be written ends the run; those still under way are waited for and spooled."""
+    """The first batch that cannot be written ends the run; what is under way is waited for and spooled."""
     fill(remembering, 9)
     plain = db.Database._run
     down = threading.Event()

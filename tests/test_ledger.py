@@ -142,7 +142,7 @@ def test_row_that_changed_since_it_was_read_is_not_noted(
 
 @pytest.mark.parametrize("known", [False, True])
 def test_noting_can_be_repeated(night: Run, remembering: Staging, known: bool) -> None:
-    """After a commit whose answer was lost, the same attempts are noted once, and a changed row not at all."""
+    """After a commit whose answer was lost, the same attempts are noted once, a changed row not at all."""
     if known:
         first = night.attempt("p1")
         night.open(first)
@@ -208,7 +208,7 @@ def test_doubt_is_a_union_and_an_acknowledgement_ends_it(night: Run, remembering
     assert night.unsure("p1") is None
 
 
-def test_older_doubt_is_kept_until_an_acknowledgement(night: Run, remembering: Staging) -> None:
+def test_older_doubt_is_kept_until_an_acknowledgement(night: Run) -> None:
     """What an older tool may have sent is remembered from the first attempt on, refused or not."""
     older = json.dumps({"c1": {"social_care_episodes": {"e9": {}}}})
     attempt = night.attempt("p1", unsure_before=older)

@@ -1,4 +1,4 @@
-"""Whatever ends a run, no acknowledgement is lost and none is claimed that was not given (domain, section 6)."""
+"""Whatever ends a run, no acknowledgement is lost and none is made up (domain, section 6)."""
 
 from __future__ import annotations
 
@@ -412,7 +412,7 @@ def test_outage_with_a_folder_that_cannot_be_written(
 
 
 def test_stop_writes_back_what_is_under_way(remembering: Staging, hooked: HookedReceiver) -> None:
-    """Ctrl+C: the request under way is acknowledged and written; the rest stays due and leaves no open line."""
+    """Ctrl+C: the request under way is acknowledged and written; the rest stays due, no line is open."""
     for number in range(6):
         remembering.add(f"p{number}", payload(f"c{number}", "e1"))
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Nights in partial mode: the smallest payload that is right, or nothing at all (domain, sections 5 and 6)."""
+"""Nights in partial mode: the smallest payload that is right, or nothing (domain, sections 5 and 6)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_new_goes_in_full_and_changes_go_alone(remembering: Staging, hooked: Hoo
 def test_unchanged_sends_nothing_and_takes_the_baselines_receipt(
     remembering: Staging, hooked: HookedReceiver
 ) -> None:
-    """Equal up to white space, key and list order: no request, sent/unchanged, the earlier receipt and time."""
+    """Equal up to white space, key and list order: no request, sent/unchanged, earlier receipt and time."""
     remembering.add("p1", payload("c1", "e1", "e2"))
     night(remembering, hooked)
     first = remembering.row("p1")
@@ -223,7 +223,7 @@ def test_changed_id_is_purged_and_acknowledged_first(remembering: Staging, hooke
 def test_full_mode_keeps_vanished_records_for_partial_mode(
     remembering: Staging, hooked: HookedReceiver
 ) -> None:
-    """Off, on and off again: what full mode left behind is purged by the first due payload in partial mode."""
+    """Off, on and off again: what full mode left behind is purged by the first due partial payload."""
     remembering.add("p1", payload("c1", "e1", "e2", "e3"))
     night(remembering, hooked, partial=False)
     remembering.refresh("p1", payload("c1", "e1", "e2"))
@@ -259,7 +259,7 @@ def test_vanished_record_that_returns_is_sent_whole(remembering: Staging, hooked
 def test_without_a_baseline_the_previous_payload_is_purged(
     remembering: Staging, hooked: HookedReceiver
 ) -> None:
-    """A row that an older tool sent goes in full, with purges of what that tool had sent, until it is taken."""
+    """A row that an older tool sent goes in full, with purges of what that tool sent, until it is taken."""
     remembering.add_sent("p1", payload("c1", "e1", "e2"))
     hooked.children["c1"] = json.loads(payload("c1", "e1", "e2"))
     remembering.refresh("p1", payload("c1", "e1"))
