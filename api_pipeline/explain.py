@@ -91,9 +91,9 @@ class _NextLedger(Ledger):
 
 
 def _without(baseline: Baseline, retired: set[str]) -> Baseline:
-    """Return the baseline after these ids were purged."""
+    """Return the baseline after these ids of the person were purged."""
     left = {child_id: records for child_id, records in baseline.unsure.items() if child_id not in retired}
-    if baseline.child_id in retired:
+    if retired and (baseline.child_id is None or baseline.child_id in retired):
         return replace(baseline, state="purged", child_id=None, payload=None, unsure=left)
     return replace(baseline, unsure=left)
 
