@@ -190,6 +190,7 @@ class Ledger(LedgerReader):
             "sent_bytes": Kind.INTEGER,
             "outcome": Kind.TEXT,
             "started_at": Kind.TIMESTAMP,
+            "finished_at": Kind.TIMESTAMP,
         }
         now = _now()
         rows = [
@@ -204,6 +205,7 @@ class Ledger(LedgerReader):
                 attempt.sent_bytes,
                 outcome.value,
                 now,
+                None if outcome is LogOutcome.SENDING else now,
             )
             for attempt in attempts
         ]

@@ -43,8 +43,13 @@ class LedgerReader:
                 f"WHERE t.person_id IN ({marks(part)})",
                 part,
             )
-            by_name = {self.fold(row[0]): _baseline(row) for row in rows}
-            found.update({p: by_name[self.fold(p)] for p in part if self.fold(p) in by_name})
+            exact = {str(row[0]): _baseline(row) for row in rows}
+            # Where the collation does tell the cases apart, a line belongs to the person of that very spelling.
+            folded = {self.fold(name): line for name, line in exact.items() if name not in part}
+            for person in part:
+                line = exact.get(person) or folded.get(self.fold(person))
+                if line is not None:
+                    found[person] = line
         return found
 
     def fold(self, person_id: str) -> str:

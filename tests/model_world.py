@@ -188,6 +188,24 @@ class Authority:
             ]
         if pick([0, 1]):
             payload["purge"] = False
+        if pick([0, 0, 1]):
+            payload["unknown"] = pick([1, 1.0, True, {"purge": True}])
+        return self._oddly(payload)
+
+    def _oddly(self, payload: Json) -> Json:
+        """Sometimes add what the interface allows and nobody expects."""
+        episodes = payload.get("social_care_episodes")
+        odd = self.chance.random()
+        if odd < 0.1:
+            payload["health_and_wellbeing"] = self.chance.choice([None, {}, {"purge": True}])
+        elif odd < 0.2 and episodes:  # of duplicates the last wins
+            episodes.append(self._episode(episodes[0]["social_care_episode_id"]))
+        elif odd < 0.3 and episodes:
+            episodes[0]["purge"] = self.chance.choice([True, False])
+        elif odd < 0.4 and episodes:
+            episodes[-1]["care_leavers"] = self.chance.choice([None, {"purge": True}, {"activity": "F1"}])
+        elif odd < 0.5:
+            payload["social_care_episodes"] = self.chance.choice([None, []])
         return payload
 
     def _episode(self, name: str) -> Json:

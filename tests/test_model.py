@@ -83,27 +83,33 @@ class World:
         settings = settings_of(
             self.staging,
             None,
-            **API,
+            **{**API, "TESTING_MODE": str(not clean and chance.random() < 0.1).lower()},
             BATCH_SIZE=chance.choice([1, 2, 100]),
             WORKERS=chance.choice([1, 1, 1, 2]),
             USE_PARTIAL_PAYLOAD=partial,
             SPOOL_DIR=self.folder,
         )
-        persons = ()
-        resend = False
-        if not clean and chance.random() < 0.1:
-            persons, resend = tuple(self.authority.children)[:2], True
+        options = RunOptions() if clean else self.options()
         # What stops a run before it has begun is raised, as for the command line.
         passing: tuple[type[BaseException], ...] = () if clean else (Killed, DatabaseError)
         with contextlib.suppress(*passing), model_world.disaster(kind, at, meddle, client):
-            summary = pipeline.run(
-                settings, RunOptions(persons=persons, resend=resend and bool(persons)), stop=Waits()
-            )
+            summary = pipeline.run(settings, options, stop=Waits())
             if kind in ("none", "refresh"):
                 assert ExitCode.DATABASE not in summary.codes, summary.stopped_because
             if clean:
                 assert not summary.codes, summary.stopped_because
                 assert not summary.unsure
+
+    def options(self) -> RunOptions:
+        """Return what somebody may ask of a run."""
+        asked = self.chance.choice(["", "", "", "", "limit", "persons", "resend", "dry"])
+        persons = tuple(self.authority.children)[:2] if asked in ("persons", "resend") else ()
+        return RunOptions(
+            limit=2 if asked == "limit" else None,
+            persons=persons,
+            resend=asked == "resend" and bool(persons),
+            dry_run=asked == "dry",
+        )
 
     def play(self, nights: int) -> None:
         """Play the nights and two clean ones, and compare."""

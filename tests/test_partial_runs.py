@@ -384,3 +384,97 @@ def test_log_quotes_no_reply(remembering: Staging, hooked: HookedReceiver) -> No
     assert said.startswith("HTTP 400: ")
     assert (line["outcome"], line["http_status"]) == ("error", 400)
     assert said.removeprefix("HTTP 400: ") not in line["detail"]
+
+
+# --- Deletions and shared ids, with what the ledger knows -------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["nothing", "a test", "a refusal", "a passing failure"])
+def test_child_of_whom_dfe_never_heard_needs_no_purge(
+    remembering: Staging, hooked: HookedReceiver, before: str
+) -> None:
+    """Only tests and sure failures so far: the marker, and nothing is sent."""
+    remembering.add("p1", payload("c1", "e1"))
+    if before == "a test":
+        run(remembering, None)
+    elif before != "nothing":
+        hooked.faults.add(Fault("400-record", child="c1") if before == "a refusal" else Fault("429"))
+        run(remembering, hooked)
+        remembering.update("p1", submission_status="Pending", api_response=None)
+    remembering.update("p1", row_state="Deleted")
+    summary = night(remembering, hooked)
+    assert (summary.never_sent, summary.deleted, hooked.submissions) == (1, 0, [])
+    row = remembering.row("p1")
+    assert (row["submission_status"], row["api_response"]) == ("sent", "never sent: nothing to purge")
+    assert (row["row_state"].lower(), row["current_hash"]) == ("deleted", MARKER)
+    assert night(remembering, hooked).due == 0
+
+
+@pytest.mark.parametrize("sign", ["lost reply", "previous hash", "other text"])
+def test_child_of_whom_dfe_may_have_heard_is_purged(
+    remembering: Staging, hooked: HookedReceiver, sign: str
+) -> None:
+    """A purge too many is harmless; a purge too few leaves a child at DfE."""
+    remembering.add("p1", payload("c1", "e1"))
+    if sign == "lost reply":
+        hooked.faults.add(Fault("lost-reply"))
+        run(remembering, hooked)
+    elif sign == "previous hash":
+        remembering.update("p1", previous_hash=digest("x"))
+    else:
+        remembering.update("p1", api_response="an older tool's receipt")
+    remembering.update("p1", row_state="Deleted")
+    assert night(remembering, hooked).deleted == 1
+    assert hooked.children == {}
+
+
+def test_id_that_another_persons_baseline_holds_is_not_sent(
+    remembering: Staging, hooked: HookedReceiver
+) -> None:
+    """The two cannot be told apart at DfE: an error that names the other row, and no purge either."""
+    remembering.add("p1", payload("c1", "e1"))
+    night(remembering, hooked)
+    remembering.add("p2", payload("c1", "e2"))
+    summary = run(remembering, hooked, USE_PARTIAL_PAYLOAD=True)
+    assert (summary.exit_code, summary.errors) == (ExitCode.FAILED, {"shared id": 1})
+    assert str(remembering.row("p1")["id"]) in remembering.row("p2")["api_response"]
+    assert hooked.children["c1"] == json.loads(payload("c1", "e1"))
+    remembering.update("p2", row_state="Deleted", submission_status="Pending")
+    summary = run(remembering, hooked, USE_PARTIAL_PAYLOAD=True)
+    assert summary.deleted == 0
+    assert "c1" in hooked.children
+
+
+def test_every_id_that_dfe_may_hold_is_purged(remembering: Staging, hooked: HookedReceiver) -> None:
+    """The acknowledged one and those of unknown fate, each in a request of its own, then the row is marked."""
+    remembering.add("p1", payload("c1", "e1"))
+    night(remembering, hooked)
+    remembering.refresh("p1", payload("c2", "e1"))
+    hooked.faults.add(Fault("lost-reply", child="c2"))
+    assert run(remembering, hooked, USE_PARTIAL_PAYLOAD=True).unsure == 1
+    assert set(hooked.children) == {"c2"}
+    remembering.refresh("p1", payload("c3", "e1"))
+    remembering.update("p1", row_state="Deleted")
+    assert night(remembering, hooked).deleted == 1
+    assert hooked.children == {}
+    assert remembering.row("p1")["current_hash"] == MARKER
+
+
+def test_deletion_waits_until_every_earlier_id_is_purged(
+    remembering: Staging, hooked: HookedReceiver
+) -> None:
+    """If the purge of one id fails the row is not marked, and the next night purges what is left."""
+    remembering.add("p1", payload("c1", "e1"))
+    hooked.faults.add(Fault("lost-reply"))
+    run(remembering, hooked)
+    remembering.refresh("p1", payload("c2", "e1"))
+    hooked.faults.add(Fault("429", child="c1"))
+    run(remembering, hooked)
+    assert set(hooked.children) == {"c1"}
+    remembering.update("p1", row_state="Deleted")
+    hooked.faults.add(Fault("429", child="c1"))
+    run(remembering, hooked)
+    assert remembering.row("p1")["current_hash"] != MARKER
+    night(remembering, hooked)
+    assert hooked.children == {}
+    assert remembering.row("p1")["current_hash"] == MARKER
