@@ -44,7 +44,7 @@ class LedgerReader:
                 part,
             )
             exact = {str(row[0]): _baseline(row) for row in rows}
-            # Where the collation does tell the cases apart, a line belongs to the person of that very spelling.
+            # Where the collation tells the cases apart, a line belongs to the person of that very spelling.
             folded = {self.fold(name): line for name, line in exact.items() if name not in part}
             for person in part:
                 line = exact.get(person) or folded.get(self.fold(person))

@@ -20,8 +20,10 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module may import from its own layer and from those above it in this table, never from one below.
 LAYERS = (
     # Pure: values in, values out.
-    "errors names payload delta differences remembered composing due_rules validation replies outcomes "
-    "faults fake",
+    (
+        "errors names payload delta differences remembered composing due_rules validation replies outcomes "
+        "faults fake"
+    ),
     # What a run is told, and where it writes what it did.
     "setting_values setting_table setting_loader envfile config logs spool",
     # One border each: the API's side and the databases' side; the three tables; the stand-in for the API.
