@@ -62,6 +62,10 @@ class Dialect(ABC):
         """Return a payload column as text, whatever type a deployment gave it."""
         return column
 
+    def comparable(self, column: str) -> str:
+        """Return a text column as it can be compared with one of a table that this tool has made."""
+        return column
+
     @property
     @abstractmethod
     def purge_marker(self) -> str:
@@ -159,6 +163,10 @@ class SqlServer(Dialect):
 
     def prefix(self, expression: str, length: int) -> str:
         return f"LEFT({expression}, {length})"
+
+    def comparable(self, column: str) -> str:
+        # A staging table may have a collation of its own, and two different ones are not compared at all.
+        return f"CAST({column} AS NVARCHAR(450)) COLLATE DATABASE_DEFAULT"
 
     def same_bytes(self, left: str, right: str) -> str:
         # Through NVARCHAR, because a column may be VARCHAR, with one byte where the parameter has two.

@@ -327,7 +327,8 @@ def _mis_id(child_id: str, row: StagedRow, baseline: Baseline | None) -> str | N
     """Return the mis_child_id that went with a la_child_id, from whichever payload has both."""
     texts = (row.payload, row.previous_payload, baseline.payload if baseline else None)
     found = (_ids(text) for text in texts)
-    return next((mis for la, mis in found if la == child_id), None)
+    doubtful = baseline.unsure.get(child_id, {}) if baseline else {}
+    return next((mis for la, mis in found if la == child_id), doubtful.get("mis_child_id"))
 
 
 def _held_ids(row: StagedRow, baseline: Baseline | None) -> tuple[str, ...] | None:

@@ -323,7 +323,8 @@ class StagingTable:
             if scope.resend:
                 where = f"({where} OR {self._among(scope.persons)})"
                 params = [*params, *scope.persons]
-        join = f" LEFT JOIN {self.baseline} AS b ON b.person_id = t.person_id" if self.baseline else ""
+        person = dialect.comparable("t.person_id")
+        join = f" LEFT JOIN {self.baseline} AS b ON b.person_id = {person}" if self.baseline else ""
         for page in self._pages(columns, where, params, SCAN_ROWS, join=join):
             yield from self._with_ids(page)
 

@@ -243,6 +243,8 @@ class Authority:
             return  # a second change before the first was sent would lose what the older tool sent
         elif what == "leave":
             self._gone[person] = self.children.pop(person)
+        elif what == "bad" and not self.is_kept:
+            return  # mending it would be a second change
         elif what in ("change", "bad"):
             self.children[person] = {**self.make(person), "la_child_id": here["la_child_id"]}
             if what == "bad":

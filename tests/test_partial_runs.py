@@ -446,16 +446,18 @@ def test_id_that_another_persons_baseline_holds_is_not_sent(
 
 
 def test_every_id_that_dfe_may_hold_is_purged(remembering: Staging, hooked: HookedReceiver) -> None:
-    """The acknowledged one and those of unknown fate, each in a request of its own, then the row is marked."""
+    """The acknowledged one and those of unknown fate, with the mis_child_id that went with each."""
     remembering.add("p1", payload("c1", "e1"))
     night(remembering, hooked)
     remembering.refresh("p1", payload("c2", "e1"))
     hooked.faults.add(Fault("lost-reply", child="c2"))
     assert run(remembering, hooked, USE_PARTIAL_PAYLOAD=True).unsure == 1
     assert set(hooked.children) == {"c2"}
-    remembering.refresh("p1", payload("c3", "e1"))
+    for name in ("c3", "c4"):  # so that no payload tells of c2 any more
+        remembering.refresh("p1", payload(name, "e1"))
     remembering.update("p1", row_state="Deleted")
     assert night(remembering, hooked).deleted == 1
+    assert {record["mis_child_id"] for batch in sent_records(hooked) for record in batch} == {"m-c2"}
     assert hooked.children == {}
     assert remembering.row("p1")["current_hash"] == MARKER
 
@@ -478,3 +480,16 @@ def test_deletion_waits_until_every_earlier_id_is_purged(
     night(remembering, hooked)
     assert hooked.children == {}
     assert remembering.row("p1")["current_hash"] == MARKER
+
+
+@pytest.mark.sqlserver
+def test_staging_table_may_have_a_collation_of_its_own(
+    sqlserver_database: Any, hooked: HookedReceiver
+) -> None:
+    """The ledger's tables have the database's; people are found all the same."""
+    staging = Staging(sqlserver_database)
+    staging.create(person_id="NVARCHAR(48) COLLATE Latin1_General_BIN2 NULL").remember()
+    staging.add("p1", payload("c1", "e1", "e2"))
+    night(staging, hooked)
+    staging.refresh("p1", payload("c1", "e1"))
+    assert night(staging, hooked).kinds == {"partial": 1}
