@@ -100,14 +100,14 @@ def survey(table: StagingTable, scope: Scope, limit: int | None, ledger: Ledger 
         if ledger is not None:
             _block_held_ids(plan, table, ledger, part)
         for row in part:
-            _count(plan, row, limit)
+            within = _count(plan, row, limit)
             if row.child_id is not None:
                 plan.child_ids.add(row.child_id)
             for child_id in (
                 ids_to_purge(row.child_id, row.previous_id, row.held) if row.deleted else row.to_retire
             ):
                 purges.add(child_id)
-            if row.wanted and row.to_retire:
+            if within and row.to_retire:
                 moved.append(row)
             if row.deleted and row.fresh and row.held is None:
                 fresh.append(row)
@@ -125,12 +125,15 @@ def _parts(rows: Iterable[DueRow]) -> Iterator[list[DueRow]]:
         yield part
 
 
-def _count(plan: Plan, row: DueRow, limit: int | None) -> None:
+def _count(plan: Plan, row: DueRow, limit: int | None) -> bool:
+    """Count a row, and say whether this run is about it."""
     if _purges(row, plan):
         plan.deletions += 1
-    if row.wanted and (limit is None or plan.due < limit):
+    within = row.wanted and (limit is None or plan.due < limit)
+    if within:
         plan.due += 1
         plan.last_key = row.key if limit is not None else None
+    return within
 
 
 def _purges(row: DueRow, plan: Plan) -> bool:

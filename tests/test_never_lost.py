@@ -427,6 +427,21 @@ def test_stop_writes_back_what_is_under_way(remembering: Staging, hooked: Hooked
     assert (summary.recovered, summary.sent) == (0, 4)
 
 
+def test_what_a_stop_leaves_over_keeps_its_line(remembering: Staging, hooked: HookedReceiver) -> None:
+    """Records to be sent again after a refusal, and then not: the log still tells of the POST there was."""
+    for number in range(3):
+        remembering.add(f"p{number}", payload(f"c{number}", "e1"))
+    stop = threading.Event()
+    hooked.hook = lambda _: stop.set()
+    hooked.faults.add(Fault("400-record", child="c1"))
+    pipeline.run(settings_of(remembering, hooked), RunOptions(), stop=stop)
+    lines = [
+        (line["person_id"], line["outcome"], line["posts"], line["http_status"]) for line in remembering.log()
+    ]
+    assert sorted(lines) == [(f"p{number}", "error", 1, 400) for number in range(3)]
+    assert remembering.statuses() == {"p0": "Pending", "p1": "error", "p2": "Pending"}
+
+
 def test_doubt_about_a_faulty_text_is_kept_as_well(remembering: Staging, hooked: HookedReceiver) -> None:
     """With VALIDATION=warn a text with duplicate keys goes out; doubt about it stops no later run."""
     text = '{"la_child_id": "c1", "child_details": {"surname": "a", "surname": "b"}}'

@@ -112,3 +112,12 @@ def test_holders_of_an_id_are_looked_for_only_if_something_is_purged(
 
     monkeypatch.setattr(table, "scan_acknowledged", unexpected)
     assert planning.survey(table, Scope(), None).due == 1
+
+
+def test_rows_beyond_the_limit_keep_their_earlier_ids(local: Staging, table: StagingTable) -> None:
+    """A child whose new id waits for another run must not be purged under the earlier one tonight."""
+    for number in range(3):
+        previous = child(f"old{number}")
+        local.add(f"p{number}", child(f"new{number}"), "Pending", "Updated", previous_json_payload=previous)
+    plan = planning.survey(table, Scope(), 2)
+    assert sorted(ids for [ids] in plan.retiring.values()) == ["old0", "old1"]
