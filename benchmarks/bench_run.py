@@ -42,8 +42,8 @@ def main() -> int:
     args = _arguments()
     with tempfile.TemporaryDirectory(prefix="csc-bench-") as folder:
         database = f"sqlite:///{folder}/bench.sqlite" if args.sqlite else args.database
-        with _instant_api() as api:
-            senders = _Senders(database, api, Path(folder))
+        with instant_api() as api:
+            senders = Senders(database, api, Path(folder))
             most = max([args.rows, *args.memory_rows])
             print(f"Filling a table with {most} rows of about {_SIZE} bytes ...", flush=True)
             with Tables(database, most, _SIZE) as tables:
@@ -82,7 +82,7 @@ def _arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def _instant_api() -> Iterator[str]:
+def instant_api() -> Iterator[str]:
     """Start the API that answers at once; yield its address."""
     command = [sys.executable, str(_HERE / "instant_api.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as api:
@@ -92,7 +92,7 @@ def _instant_api() -> Iterator[str]:
             api.terminate()
 
 
-class _Senders:
+class Senders:
     """Starts the run or the bare script, each in a process of its own."""
 
     def __init__(self, database: str, api: str, folder: Path) -> None:
@@ -118,17 +118,17 @@ class _Senders:
             "BATCH_SIZE": "100",
         }
 
-    def run(self) -> float:
+    def run(self, *flags: str) -> float:
         """Return the seconds that the run takes, its start included."""
-        return self._timed([sys.executable, "-m", "api_pipeline", *_RUN])
+        return self._timed([sys.executable, "-m", "api_pipeline", *_RUN, *flags])
 
     def bare(self) -> float:
         """Return the seconds that the bare script takes, its start included."""
         return self._timed(self._bare)
 
-    def peak(self) -> float:
+    def peak(self, *flags: str) -> float:
         """Return the peak resident memory of the run, in MiB."""
-        said = self._done([sys.executable, "-c", _MEASURED, *_RUN])
+        said = self._done([sys.executable, "-c", _MEASURED, *_RUN, *flags])
         return int(said.rsplit("VmHWM:", 1)[1].split()[0]) / 1024
 
     def _timed(self, command: list[str]) -> float:
@@ -145,7 +145,7 @@ class _Senders:
         return done.stderr
 
 
-def _compare(tables: Tables, senders: _Senders, rows: int, rounds: int) -> bool:
+def _compare(tables: Tables, senders: Senders, rows: int, rounds: int) -> bool:
     """Time both in turn, after one of each that warms the machine up."""
     pairs: list[tuple[float, float]] = []
     for _ in range(rounds + 1):
@@ -167,7 +167,7 @@ def _compare(tables: Tables, senders: _Senders, rows: int, rounds: int) -> bool:
     return ratio <= _TIME_LIMIT
 
 
-def _memory(tables: Tables, senders: _Senders, counts: list[int]) -> bool:
+def _memory(tables: Tables, senders: Senders, counts: list[int]) -> bool:
     """Measure the peak memory of the run at each number of rows."""
     print()
     peaks = []

@@ -10,6 +10,7 @@ from typing import Any
 from api_pipeline import db, schema
 from api_pipeline.dialects import SQLITE, Kind
 from api_pipeline.fake import fake_children
+from api_pipeline.ledger_schema import REMEMBERED
 from api_pipeline.names import TableName
 from api_pipeline.payload import content_hash
 
@@ -60,6 +61,25 @@ class Tables:
             self._db.execute(f"VACUUM ANALYZE {STAGING}")
             self._checkpoint()
 
+    def remember(self) -> None:
+        """Make the submission log and the baseline anew beside the staging table."""
+        staging = TableName.parse(STAGING)
+        for table in REMEMBERED:
+            self._db.execute(f"DROP TABLE IF EXISTS {self._db.dialect.table(table.name(staging))}")
+            for statement in table.create(self._db.dialect, staging):
+                self._db.execute(statement)
+
+    def change(self, night: int) -> None:
+        """Change one field of every child, as a refresh would; PostgreSQL only, where the server does it."""
+        self._db.execute(
+            f"UPDATE {STAGING} SET previous_json_payload = json_payload, previous_hash = current_hash, "
+            'json_payload = regexp_replace(json_payload, \'"postcode":"[^"]*"\', '
+            f"'\"postcode\":\"ZZ{night} 9ZZ\"'), submission_status = 'Pending', row_state = 'Updated'"
+        )
+        self._db.execute(f"UPDATE {STAGING} SET current_hash = sha256(convert_to(json_payload, 'UTF8'))")
+        self._db.execute(f"VACUUM ANALYZE {STAGING}")
+        self._checkpoint()
+
     def _checkpoint(self) -> None:
         """Have the server write now what it would otherwise write during the run that is timed."""
         allowed = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolsuper"
@@ -76,18 +96,23 @@ class Tables:
             self._db.execute(statement)
 
     def _drop(self) -> None:
-        for table in (STAGING, _PRISTINE):
+        remembered = [str(table.name(TableName.parse(STAGING))) for table in REMEMBERED]
+        for table in (STAGING, _PRISTINE, *remembered):
             self._db.execute(f"DROP TABLE IF EXISTS {table}")
 
     def _insert(self, part: list[tuple[str, str]]) -> None:
-        values = [
-            value
-            for person_id, text in part
-            for value in (person_id, text, content_hash(text), "Pending", "New")
-        ]
-        rows = self._db.dialect.values(_COLUMNS, len(part))
+        dialect = self._db.dialect
+        rows = [(person_id, text, content_hash(text), "Pending", "New") for person_id, text in part]
+        insert = dialect.insert_listed(
+            dialect.table(TableName.parse(_PRISTINE)),
+            target=list(_COLUMNS),
+            expressions=[f"v.{column}" for column in _COLUMNS],
+            columns=_COLUMNS,
+            rows=len(rows),
+            key_column="person_id",
+        )
         with self._db.transaction():
-            self._db.execute(f"INSERT INTO {_PRISTINE} ({', '.join(_COLUMNS)}) VALUES {rows}", values)
+            self._db.query(insert, dialect.listed(_COLUMNS, rows))
 
 
 def _payloads(rows: int, size: int) -> Iterator[tuple[str, str]]:
