@@ -47,8 +47,9 @@ def apply_flat(flat: Flat, record: Json, path: tuple[str, ...] = ()) -> None:
     own = {}
     for name, value in record.items():
         if name in LISTS:
-            for item in value or []:
-                apply_flat(flat, item, (*path, name, item[LISTS[name]]))
+            last = {item[LISTS[name]]: item for item in value or []}
+            for key, item in last.items():
+                apply_flat(flat, item, (*path, name, key))
         elif name in OBJECTS:
             if value is not None:
                 apply_flat(flat, value, (*path, name))
