@@ -70,15 +70,18 @@ class World:
         if not clean and chance.random() < 0.15:
             return
 
+        # Without a log nothing tells of a child whose acknowledgement went astray: a limit of full mode alone.
+        quiet = clean or not self.authority.is_kept
+
         def meddle() -> None:
-            if not clean and chance.random() < 0.15:
+            if not quiet and chance.random() < 0.15:
                 self.authority.change(2)
                 self.authority.refresh()
 
         self.dfe.replaces = not partial
-        faulty = not clean and chance.random() < 0.7
+        faulty = not quiet and chance.random() < 0.7
         client = Client(self.dfe, chance if faulty else None, meddle)
-        kind = chance.choice(model_world.DISASTERS) if not clean and chance.random() < 0.5 else "none"
+        kind = chance.choice(model_world.DISASTERS) if not quiet and chance.random() < 0.5 else "none"
         at = chance.randrange(1, 60 if "commit" not in kind else 9)
         settings = settings_of(
             self.staging,
