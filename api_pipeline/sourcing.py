@@ -218,7 +218,7 @@ class Source:
         """
         held = _held_ids(sound.row, baseline) or ()
         return sound.row.current_hash is not None and all(
-            found == sound.child_id or self._is_elsewhere(found) for found in held
+            found == sound.child_id or found in self._plan.elsewhere for found in held
         )
 
     def _fulls(self, checked: Sequence[_Sound], known: dict[str, Baseline]) -> Iterator[Event]:

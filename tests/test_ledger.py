@@ -208,9 +208,14 @@ def test_doubt_is_a_union_and_an_acknowledgement_ends_it(night: Run, remembering
     assert night.unsure("p1") is None
 
 
-def test_older_doubt_is_kept_until_an_acknowledgement(night: Run) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_older_doubt_is_kept_until_an_acknowledgement(night: Run, known: bool) -> None:
     """What an older tool may have sent is remembered from the first attempt on, refused or not."""
     older = json.dumps({"c1": {"social_care_episodes": {"e9": {}}}})
+    if known:
+        attempt = night.attempt("p1")
+        night.open(attempt)
+        night.close(attempt, outcome=LogOutcome.ERROR, status=400)
     attempt = night.attempt("p1", unsure_before=older)
     night.open(attempt)
     night.close(attempt, outcome=LogOutcome.ERROR, status=400)

@@ -70,7 +70,7 @@ class World:
         if not clean and chance.random() < 0.15:
             return
 
-        # Without a log nothing tells of a child whose acknowledgement went astray: a limit of full mode alone.
+        # Without a log nothing tells of a child whose acknowledgement went astray.
         quiet = clean or not self.authority.is_kept
 
         def meddle() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api_pipeline import db, pipeline
+from api_pipeline import db, pipeline, planning
 from api_pipeline.errors import DatabaseError, ExitCode
 from api_pipeline.faults import Fault
 from api_pipeline.ledger import Ledger
@@ -194,6 +194,35 @@ def test_row_refreshed_before_the_post_is_not_sent(
     assert [line["person_id"] for line in remembering.log()] == ["p2"]
     assert remembering.baseline("p1") == {}
     assert night(remembering, hooked).sent == 1
+
+
+@pytest.mark.parametrize("change", ["another id", "hash gone"])
+def test_row_refreshed_after_the_survey_waits_for_the_next_run(
+    local: Staging, hooked: HookedReceiver, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """An earlier id that nobody has purged, or a row that nothing can guard: the next run looks again."""
+    local.remember()
+    local.add("p1", payload("c1", "e1"))
+    night(local, hooked)
+    local.refresh("p1", payload("c1", "e2"))
+    local.add("p2", payload("c2", "e1"))
+    plain = planning.survey
+
+    def surveyed(*args: Any) -> Any:
+        plan = plain(*args)
+        if change == "another id":
+            local.refresh("p1", payload("c2", "e1"))  # the id is known to the survey, from p2
+        else:
+            local.update("p1", current_hash=None)
+        return plan
+
+    monkeypatch.setattr(planning, "survey", surveyed)
+    hooked.requests.clear()
+    summary = run(local, hooked, USE_PARTIAL_PAYLOAD=True)
+    assert (summary.changed_meanwhile, summary.sent) == (1, 1)
+    assert sent_ids(hooked) == [["c2"]]
+    assert (local.baseline("p1")["la_child_id"], local.baseline("p1")["flight_kind"]) == ("c1", None)
+    assert len([line for line in local.log() if line["person_id"] == "p1"]) == 1
 
 
 # --- The spool --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from api_pipeline import db, staging
 from api_pipeline.errors import DatabaseError
 from api_pipeline.names import TableName
-from api_pipeline.staging import Scope, StagedRow, StagingTable
+from api_pipeline.staging import Scope, StagedRow, StagingTable, held_ids
 from api_pipeline.writeback import RowWriter, Write, WriteBack
 from tests.databases import Database
 from tests.staging_kit import MARKER, SCRIPTS, Staging, child, digest
@@ -366,3 +366,23 @@ def test_bounds_are_what_memory_was_planned_for() -> None:
     """Few payloads, many bare rows: the constants that bound the memory."""
     assert staging.PAGE_ROWS * 60_000 <= 12_000_000
     assert staging.SCAN_ROWS * staging._PREFIX <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("state", "acknowledged", "unsure", "expected"),
+    [
+        (None, None, [], None),
+        ("unknown", None, [], None),
+        ("purged", None, [], None),
+        ("acknowledged", "a", [], ("a",)),
+        ("acknowledged", "a", ["u", "a"], ("a", "u")),
+        ("purged", None, ["u"], ("u",)),
+        ("unknown", None, ["u"], ("u", "now", "before")),
+    ],
+)
+def test_ids_that_dfe_may_hold(
+    state: str | None, acknowledged: str | None, unsure: list[str], expected: tuple[str, ...] | None
+) -> None:
+    """The payloads' own ids count as long as nothing was acknowledged: an older tool may have sent them."""
+    found = held_ids(state=state, acknowledged=acknowledged, unsure=unsure, payloads=["now", None, "before"])
+    assert found == expected
