@@ -237,7 +237,7 @@ class SqlServer(Dialect):
 
     # A bound NULL has no type, so the driver asks the server what it would be: a round trip for each, which
     # fails on a batch like ours. These stand for NULL instead; nothing that is bound is ever equal to one.
-    _NULLS: Mapping[Kind, tuple[Any, str]] = {  # noqa: RUF012 -- a constant mapping
+    _NULLS: Mapping[Kind, tuple[Any, str]] = {
         Kind.INTEGER: (-(2**63), "CAST(-9223372036854775808 AS BIGINT)"),
         Kind.TEXT: ("<null 7c1e>", "N'<null 7c1e>'"),
         Kind.HASH: (b"", "0x"),
@@ -266,7 +266,7 @@ class SqlServer(Dialect):
         others = ", ".join(["?"] * len(columns))
         return ", ".join([f"({', '.join(first)})", *[f"({others})"] * (rows - 1)])
 
-    _BOUND: Mapping[Kind, str] = {Kind.TIMESTAMP: "NVARCHAR(40)"}  # noqa: RUF012 -- a constant mapping
+    _BOUND: Mapping[Kind, str] = {Kind.TIMESTAMP: "NVARCHAR(40)"}
 
     def timestamp(self, moment: datetime) -> str:
         return moment.isoformat(timespec="microseconds")
@@ -410,7 +410,8 @@ class Sqlite(Dialect):
         join: str = "",
     ) -> str:
         # A writer locks the whole file, so ``lock`` needs nothing beyond the transaction that it is in.
-        return f"SELECT {', '.join(columns)} FROM {table} AS t{join} WHERE {where} ORDER BY {order_by} LIMIT {limit}"
+        select = f"SELECT {', '.join(columns)} FROM {table} AS t{join} WHERE {where}"
+        return f"{select} ORDER BY {order_by} LIMIT {limit}"
 
     def update_listed(
         self,
