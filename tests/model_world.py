@@ -368,14 +368,15 @@ def disaster(kind: str, at: int, refresh: Callable[[], None], client: Any) -> An
 
     db.Database._run = run  # type: ignore[method-assign]
     db._SqliteDriver.end = end  # type: ignore[method-assign]
-    plain_client = pipeline.ApiClient
-    pipeline.ApiClient = lambda *_, **__: client  # type: ignore[assignment,misc]
+    namespace = vars(pipeline)
+    plain_client = namespace["ApiClient"]
+    namespace["ApiClient"] = lambda *_, **__: client
     try:
         yield
     finally:
         db.Database._run = plain_run  # type: ignore[method-assign]
         db._SqliteDriver.end = plain_end  # type: ignore[method-assign]
-        pipeline.ApiClient = plain_client  # type: ignore[misc]
+        namespace["ApiClient"] = plain_client
 
 
 def differences(dfe: Dfe, authority: Authority) -> list[str]:

@@ -132,10 +132,10 @@ def test_row_that_changed_since_it_was_read_is_not_noted(
         remembering.refresh("p1", child("c1"))
     elif change == "row gone":
         remembering.database.execute(f"DELETE FROM {remembering.table} WHERE person_id = 'p1'")
+    elif change == "deleted":
+        remembering.update("p1", row_state="Deleted")
     else:
-        remembering.update(
-            "p1", **{"deleted": {"row_state": "Deleted"}, "hash gone": {"current_hash": None}}[change]
-        )
+        remembering.update("p1", current_hash=None)
     assert night.open(one, two) == {two.seq}
     assert (remembering.baseline("p1"), len(remembering.log())) == (before[0], before[1] + 1)
 

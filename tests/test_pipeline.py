@@ -12,8 +12,8 @@ import pytest
 
 from api_pipeline.errors import ExitCode
 from api_pipeline.faults import Fault
-from api_pipeline.pipeline import TESTING_RESPONSE
 from api_pipeline.receiver import Receiver
+from api_pipeline.staging import TESTING_RESPONSE
 from tests.staging_kit import (
     MARKER,
     SCRIPTS,
