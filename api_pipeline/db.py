@@ -297,8 +297,13 @@ class _SqliteDriver:
                 timeout=LOCK_TIMEOUT,
                 isolation_level=None,  # transactions are begun in one place, by begin()
             )
+        except sqlite3.Error as error:
+            raise self.statement_error(error) from error
+        try:
+            # The file is only looked at by the first statement.
             connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
+            connection.close()
             raise self.statement_error(error) from error
         return connection
 

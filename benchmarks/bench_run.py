@@ -42,7 +42,7 @@ def main() -> int:
     args = _arguments()
     with tempfile.TemporaryDirectory(prefix="csc-bench-") as folder:
         database = f"sqlite:///{folder}/bench.sqlite" if args.sqlite else args.database
-        with instant_api() as api:
+        with instant_api(parse=args.parse) as api:
             senders = Senders(database, api, Path(folder))
             most = max([args.rows, *args.memory_rows])
             print(f"Filling a table with {most} rows of about {_SIZE} bytes ...", flush=True)
@@ -65,6 +65,9 @@ def _arguments() -> argparse.Namespace:
         metavar="N",
         help="rows at which the peak memory is measured; nothing: not at all (default: 1000 20000 100000)",
     )
+    parser.add_argument(
+        "--parse", action="store_true", help="the API reads each body as JSON before it answers"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--database",
@@ -82,9 +85,9 @@ def _arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def instant_api() -> Iterator[str]:
+def instant_api(*, parse: bool = False) -> Iterator[str]:
     """Start the API that answers at once; yield its address."""
-    command = [sys.executable, str(_HERE / "instant_api.py")]
+    command = [sys.executable, str(_HERE / "instant_api.py"), *(["--parse"] if parse else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as api:
         try:
             yield (api.stdout.readline() if api.stdout else "").strip()
