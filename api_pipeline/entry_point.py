@@ -302,7 +302,13 @@ def _add_tools(subparsers: Any) -> None:
         "  d2i-csc-api fake-data --rows 500\n",
     )
     fake.add_argument("--rows", type=_positive, required=True, metavar="N", help="how many children")
-    fake.add_argument("--seed", type=int, default=1, metavar="N", help="another seed gives other children")
+    fake.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        metavar="N",
+        help="in an empty table, another seed gives other children",
+    )
     receiver = _command(
         subparsers,
         "receiver",
