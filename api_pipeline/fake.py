@@ -25,7 +25,7 @@ DEFAULT_SEED = 20250630
 REFERENCE_DAY = date(2025, 6, 30)
 
 # Escaped because the code base is ASCII: Welsh, Urdu, Polish, Bengali, an apostrophe, an emoji ...
-_FIRST_NAMES = (
+FIRST_NAMES = (
     "Si\xe2n",
     "D'Arcy",
     "\u0639\u0627\u0626\u0634\u06c1",
@@ -54,7 +54,7 @@ _FIRST_NAMES = (
     "\u0218tefan",
     "Poppy",
 )
-_SURNAMES = (
+SURNAMES = (
     "O'Brien",
     "Llywelyn",
     "Kowalska-Wi\u015bniewska",
@@ -70,22 +70,22 @@ _SURNAMES = (
     "van 't Hof",
 )
 _POSTCODES = ("ZZ99 1AA", "ZZ99 2BB", "ZZ99 3VZ", "ZZ99 4QQ", "ZZ99 9ZZ")
-_SEXES = "MFMFMFMFMFU"
-_ETHNICITIES = (
+SEXES = "MFMFMFMFMFU"
+ETHNICITIES = (
     "WBRI WBRI WBRI WBRI WIRI WIRT WOTH WROM MWBC MWBA MWAS MOTH AIND APKN ABAN AOTH CHNE BCRB BAFR BOTH "
     "OOTH REFU NOBT"
 ).split()
-_DISABILITIES = "MOB HAND PC INC COMM LD HEAR VIS BEH CON AUT DDA".split()
-_UPN_REASONS = "UN1 UN2 UN3 UN4 UN5 UN6 UN7 UN8 UN9 UN10".split()
-_REFERRAL_SOURCES = "1A 1B 1C 1D 2A 2B 3A 3B 3C 3D 3E 3F 4 5A 5B 5C 5D 6 7 8 9 10".split()
-_CLOSURES = "RC1 RC2 RC3 RC4 RC5 RC6 RC7 RC8 RC9".split()
-_FACTORS = "1A 1B 1C 2A 2B 3A 3B 4A 4B 5A 6A 7A 8B 9A 10A 12A 13A 16A 18A 19C 22A 24A".split()
-_PLACEMENTS = "U1 U2 U3 U4 U5 U6 K1 K2 R1 P1 P2 H5".split()
-_START_REASONS = "SLPTBU"
-_END_REASONS = "E3 E4A E4B E5 E8 E11 E13 X1".split()
-_CHANGE_REASONS = "CARPL CLOSE ALLEG STAND APPRR CREQB CREQO CHILD LAREQ PLACE CUSTOD OTHER".split()
-_ACTIVITIES = "F1 P1 F2 P2 F4 P4 F5 P5 G4 G5 G6".split()
-_ACCOMMODATION = "BCDEGHKRSTUV"
+DISABILITIES = "MOB HAND PC INC COMM LD HEAR VIS BEH CON AUT DDA".split()
+UPN_REASONS = "UN1 UN2 UN3 UN4 UN5 UN6 UN7 UN8 UN9 UN10".split()
+REFERRAL_SOURCES = "1A 1B 1C 1D 2A 2B 3A 3B 3C 3D 3E 3F 4 5A 5B 5C 5D 6 7 8 9 10".split()
+CLOSURES = "RC1 RC2 RC3 RC4 RC5 RC6 RC7 RC8 RC9".split()
+FACTORS = "1A 1B 1C 2A 2B 3A 3B 4A 4B 5A 6A 7A 8B 9A 10A 12A 13A 16A 18A 19C 22A 24A".split()
+PLACEMENTS = "U1 U2 U3 U4 U5 U6 K1 K2 R1 P1 P2 H5".split()
+START_REASONS = "SLPTBU"
+END_REASONS = "E3 E4A E4B E5 E8 E11 E13 X1".split()
+CHANGE_REASONS = "CARPL CLOSE ALLEG STAND APPRR CREQB CREQO CHILD LAREQ PLACE CUSTOD OTHER".split()
+ACTIVITIES = "F1 P1 F2 P2 F4 P4 F5 P5 G4 G5 G6".split()
+ACCOMMODATION = "BCDEGHKRSTUV"
 
 _Json = dict[str, Any]
 
@@ -161,21 +161,21 @@ class _Child:
         born = self._day(6500, 30)
         details: _Json = {}
         if unborn or self._chance(0.1):
-            details["unique_pupil_number_unknown_reason"] = self._one_of(_UPN_REASONS)
+            details["unique_pupil_number_unknown_reason"] = self._one_of(UPN_REASONS)
         else:
             details["unique_pupil_number"] = self._pupil_number()
         if self._chance(0.08):
             details["former_unique_pupil_number"] = self._pupil_number()
         # Taken in turn, so that the first few children already show many scripts.
-        details["first_name"] = _FIRST_NAMES[(self._number - 1) % len(_FIRST_NAMES)]
-        details["surname"] = _SURNAMES[(self._number - 1) % len(_SURNAMES)] + " (fake)"
+        details["first_name"] = FIRST_NAMES[(self._number - 1) % len(FIRST_NAMES)]
+        details["surname"] = SURNAMES[(self._number - 1) % len(SURNAMES)] + " (fake)"
         if unborn:
             details["expected_date_of_birth"] = self._day(-1, -90)
         else:
             details["date_of_birth"] = born
-        details["sex"] = "U" if unborn else self._one_of(_SEXES)
-        details["ethnicity"] = "NOBT" if unborn else self._one_of(_ETHNICITIES)
-        details["disabilities"] = self._some_of(_DISABILITIES, 3) if self._chance(0.25) else ["NONE"]
+        details["sex"] = "U" if unborn else self._one_of(SEXES)
+        details["ethnicity"] = "NOBT" if unborn else self._one_of(ETHNICITIES)
+        details["disabilities"] = self._some_of(DISABILITIES, 3) if self._chance(0.25) else ["NONE"]
         details["postcode"] = self._one_of(_POSTCODES)
         uasc = self._chance(0.04)
         details["uasc_flag"] = uasc
@@ -195,12 +195,12 @@ class _Child:
         episode: _Json = {
             "social_care_episode_id": self._id("EPI"),
             "referral_date": self._day(700, 300),
-            "referral_source": self._one_of(_REFERRAL_SOURCES),
+            "referral_source": self._one_of(REFERRAL_SOURCES),
             "referral_no_further_action_flag": self._chance(0.1),
         }
         if not newest or self._chance(0.2):
             episode["closure_date"] = self._day(90, 0)
-            episode["closure_reason"] = self._one_of(_CLOSURES)
+            episode["closure_reason"] = self._one_of(CLOSURES)
         episode["care_worker_details"] = self._list(self._worker, 1, 3)
         episode["child_and_family_assessments"] = self._list(self._assessment, 1, 4)
         episode["child_in_need_plans"] = self._list(self._need_plan, 1, 3)
@@ -224,7 +224,7 @@ class _Child:
             "child_and_family_assessment_id": self._id("CFA"),
             "start_date": self._day(700, 100),
             "authorisation_date": self._day(99, 0),
-            "factors": self._some_of(_FACTORS, 5),
+            "factors": self._some_of(FACTORS, 5),
             "purge": False,
         }
 
@@ -251,14 +251,14 @@ class _Child:
         placement: _Json = {
             "child_looked_after_placement_id": self._id("CLA"),
             "start_date": self._day(700, 90),
-            "start_reason": self._one_of(_START_REASONS),
-            "placement_type": self._one_of(_PLACEMENTS),
+            "start_reason": self._one_of(START_REASONS),
+            "placement_type": self._one_of(PLACEMENTS),
             "postcode": self._one_of(_POSTCODES),
         }
         if self._chance(0.7):
             placement["end_date"] = self._day(89, 0)
-            placement["end_reason"] = self._one_of(_END_REASONS)
-            placement["change_reason"] = self._one_of(_CHANGE_REASONS)
+            placement["end_reason"] = self._one_of(END_REASONS)
+            placement["change_reason"] = self._one_of(CHANGE_REASONS)
         placement["purge"] = False
         return placement
 
@@ -271,8 +271,8 @@ class _Child:
     def _care_leaver(self) -> _Json:
         return {
             "contact_date": self._day(200, 0),
-            "activity": self._one_of(_ACTIVITIES),
-            "accommodation": self._one_of(_ACCOMMODATION),
+            "activity": self._one_of(ACTIVITIES),
+            "accommodation": self._one_of(ACCOMMODATION),
             "purge": False,
         }
 
