@@ -27,7 +27,7 @@ from api_pipeline.errors import (
     InterruptedRun,
     TransientDatabaseError,
 )
-from api_pipeline.odbc import OdbcFault, connection_error, prepare, statement_error
+from api_pipeline.odbc import SNAPSHOT_STATE, OdbcFault, connection_error, isolation, prepare, statement_error
 from api_pipeline.reachability import network_fault
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class _Driver(Protocol):
     def connect(self) -> Any: ...
     def names(self, connection: Any) -> tuple[str, str]: ...
     def statement_error(self, error: BaseException) -> DatabaseError: ...
-    def begin(self, connection: Any) -> None: ...
+    def begin(self, connection: Any, *, consistent: bool, write: bool) -> None: ...
     def end(self, connection: Any, *, commit: bool) -> None: ...
 
     @property
@@ -140,13 +140,18 @@ class Database:
             raise ConnectionLostError("The connection to the database is closed.", hop="connection")
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit what happens inside, or roll it back on any exception, which is passed on unchanged."""
+    def transaction(self, *, consistent: bool = False, write: bool = True) -> Iterator[None]:
+        """Commit what happens inside, or roll it back on any exception, which is passed on unchanged.
+
+        ``consistent`` has all reads see one moment (ssd, section 5): a snapshot, or, where a SQL Server
+        database allows none, rows that stay as they were read until the end. Without ``write`` the database
+        need not let anything be written.
+        """
         if self._in_transaction:
             raise RuntimeError("transactions do not nest")
         self._require_open()
         try:
-            self._driver.begin(self._connection)
+            self._driver.begin(self._connection, consistent=consistent, write=write)
         except self._driver.error_type as error:
             raise self._driver.statement_error(error) from error
         self._in_transaction = True
@@ -176,12 +181,14 @@ class Database:
 
         ``work`` must be safe to repeat: a read, or a whole transaction guarded by what was read. A request to
         stop ends the waiting and with it the attempts; those of work that goes ``to_the_end`` then follow
-        one another at once.
+        one another at once. Inside a transaction it is done once: what came before would be lost with it.
 
         Raises:
             DatabaseError: when the attempts are used up, or at once for a fault that does not pass.
             InterruptedRun: if the run was asked to stop while waiting, unless ``to_the_end``.
         """
+        if self._in_transaction:
+            return work()
 
         def attempt() -> T:
             if self._connection is None:
@@ -310,9 +317,15 @@ class _SqliteDriver:
     def names(self, connection: sqlite3.Connection) -> tuple[str, str]:  # noqa: ARG002 -- one for all drivers
         return "built in", "this machine"
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        consistent: bool,  # noqa: ARG002 -- every transaction is, here
+        write: bool,
+    ) -> None:
         # IMMEDIATE takes the write lock at once: a reader that upgrades later could not wait for it.
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     def end(self, connection: sqlite3.Connection, *, commit: bool) -> None:
         if connection.in_transaction:
@@ -392,6 +405,7 @@ class _OdbcDriver:
             trust_server_certificate=trust_server_certificate,
         )
         self.dialect: Dialect = SQL_SERVER
+        self._isolated = False  # whether the session is at another level than the usual one
 
     @property
     def error_type(self) -> type[Exception]:
@@ -431,14 +445,34 @@ class _OdbcDriver:
             raise self.statement_error(error) from error
         return f"{driver} {version}", self.where.get("server") or self.where.get("dsn")
 
-    def begin(self, connection: Any) -> None:
-        connection.autocommit = False
+    def begin(self, connection: Any, *, consistent: bool, write: bool) -> None:
+        try:
+            if consistent and self.dialect is SQL_SERVER:
+                self._isolated = True
+                connection.execute(isolation(self._level(connection)))
+            connection.autocommit = False
+            modes = ["ISOLATION LEVEL REPEATABLE READ"] * consistent + ["READ ONLY"] * (not write)
+            if modes and self.dialect is POSTGRESQL:
+                connection.execute(f"SET TRANSACTION {', '.join(modes)}")
+        except self._pyodbc.Error:
+            with suppress(self._pyodbc.Error):
+                self.end(connection, commit=False)
+            raise
+
+    def _level(self, connection: Any) -> str:
+        with suppress(self._pyodbc.ProgrammingError):  # a server that has never heard of snapshots
+            if connection.execute(SNAPSHOT_STATE).fetchall()[0][0] == 1:
+                return "SNAPSHOT"
+        return "REPEATABLE READ"
 
     def end(self, connection: Any, *, commit: bool) -> None:
         try:
             connection.commit() if commit else connection.rollback()
         finally:
             connection.autocommit = True
+            if self._isolated:  # the level outlives the transaction there
+                self._isolated = False
+                connection.execute(isolation("READ COMMITTED"))
 
     def statement_error(self, error: BaseException) -> DatabaseError:
         return statement_error(error)

@@ -147,6 +147,15 @@ def _listed(installed: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in installed) or "none"
 
 
+# SQL Server's answer is 1 where transactions of this database may work on a snapshot.
+SNAPSHOT_STATE = "SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()"
+
+
+def isolation(level: str) -> str:
+    """Return SQL Server's statement for the isolation of the session's transactions from now on."""
+    return f"SET TRANSACTION ISOLATION LEVEL {level}"
+
+
 @dataclass(frozen=True)
 class OdbcFault:
     """What a driver said, reduced to what may be shown: the SQLSTATE and the server's own number."""
@@ -171,8 +180,24 @@ class OdbcFault:
         return f"SQLSTATE {self.state or 'unknown'}{native}"
 
 
-# SQL Server: lock timeout, deadlock, out of locks, and the throttling and fail-over codes of Azure SQL.
-_PASSING_NUMBERS = {1204, 1205, 1222, 10928, 10929, 40143, 40197, 40501, 40613, 49918, 49919, 49920}
+# SQL Server: lock timeout, deadlock, out of locks, something written that has changed since the snapshot, and
+# the throttling and fail-over codes of Azure SQL.
+_PASSING_NUMBERS = {
+    1204,
+    1205,
+    1222,
+    3960,
+    3961,
+    10928,
+    10929,
+    40143,
+    40197,
+    40501,
+    40613,
+    49918,
+    49919,
+    49920,
+}
 _LOST_NUMBERS = {64, 233, 10053, 10054, 10060, 40197}
 _PASSING_STATES = {"40001", "40P01", "55P03", "53300", "HYT00", "HYT01", "S1T00", "57014"}
 _LOST_STATES = {"08S01", "08003", "08006", "08007", "57P01", "57P02", "57P03", "25P03"}

@@ -1,7 +1,8 @@
 """Reading the Standard Safeguarding Dataset (SSD): page by page of people, with all rows that belong to them.
 
 Carries out ssd, section 1. The server says where a page ends, so that its own order of the ids holds; every
-table is then read for the whole page at once, along the routes of ``ssd_tables.SOURCE_TABLES``. the server calls equal (letter case, trailing blanks) may bring rows that belong to nobody on the page:
+table is then read for the whole page at once, along the routes of ``ssd_tables.SOURCE_TABLES``. What
+the server calls equal (letter case, trailing blanks) may bring rows that belong to nobody on the page:
 :class:`~api_pipeline.ssd_tables.SourcePage` groups exactly. Only plain SELECTs, nothing is written.
 """
 

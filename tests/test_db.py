@@ -192,7 +192,7 @@ class FailingDriver:
         kind = self.plan.pop(0) if self.plan else DatabaseError
         return kind(f"translated {error}", hop="test")
 
-    def begin(self, connection: Any) -> None:  # noqa: ARG002 - the protocol's
+    def begin(self, connection: Any, *, consistent: bool, write: bool) -> None:  # noqa: ARG002 - the protocol's
         """Fail if asked."""
         self._step("begin")
 
