@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from api_pipeline.payload import UnreadablePayload, decode
@@ -77,7 +78,13 @@ def worker_id(value: str | None, tally: Tally) -> str | None:
 
 def day(value: datetime | None, _tally: Tally) -> str | None:
     """Return the day of a moment as YYYY-MM-DD."""
-    return value.isoformat()[:10] if value is not None else None
+    return _iso_day(value) if value is not None else None
+
+
+@lru_cache(maxsize=16_384)
+def _iso_day(moment: datetime) -> str:
+    """Days repeat: looking one up takes a fifth of the time of writing it."""
+    return moment.date().isoformat()
 
 
 def end_day(start: datetime | None, end: datetime | None, tally: Tally) -> str | None:
@@ -254,10 +261,11 @@ def _whole_number(value: Any) -> int | None:
 
 def _json(value: str | None) -> Any:
     """Return a JSON text as a value: None for nothing, blank and null, "" for what is broken."""
-    if value is None or not value.strip():
+    content = value.strip() if value is not None else ""
+    if not content:
         return None
     try:
-        return decode(value.strip())
+        return decode(content)
     except UnreadablePayload:
         return ""
 
@@ -269,25 +277,36 @@ def latest(rows: Sequence[Any], when: Callable[[Any], datetime | None]) -> list[
     """Return the rows with the latest date, more than one where they tie; no date is the oldest."""
     if len(rows) < 2:
         return list(rows)
-    dates = [when(row) for row in rows]
-    known = [date for date in dates if date is not None]
-    last = max(known) if known else None
-    return [row for row, date in zip(rows, dates, strict=True) if date == last]
+    last: datetime | None = None
+    newest: list[Any] = []
+    for row in rows:
+        date = when(row)
+        if date == last:
+            newest.append(row)
+        elif last is None or (date is not None and date > last):
+            last, newest = date, [row]
+    return newest
 
 
 def smallest(values: Sequence[str | None]) -> str | None:
     """Return the first value by code point; None if there is none."""
+    if len(values) == 1:
+        return values[0]
     return min((value for value in values if value is not None), default=None)
 
 
 def latest_postcode(rows: Sequence[Address], scope: Scope) -> str | None:
     """Return the postcode of the address with the latest start."""
+    if not rows:
+        return None
     newest = latest(rows, lambda row: row.addr_address_start_date)
     return smallest([postcode(row.addr_address_postcode, scope.tally) for row in newest])
 
 
 def former_upn(rows: Sequence[LinkedIdentifier], scope: Scope) -> str | None:
     """Return the former UPN with the latest start, and no older one where that has not 13 characters."""
+    if not rows:
+        return None
     former = [row for row in rows if _is_former_upn(row.link_identifier_type)]
     newest = latest(former, lambda row: row.link_valid_from_date)
     return smallest([_former_upn(row.link_identifier_value, scope.tally) for row in newest])
@@ -333,7 +352,7 @@ def uasc_test(pattern: str | None) -> Callable[[str], bool]:
     """
     if pattern is not None:
         search = re.compile(pattern).search
-        return lambda status: search(status.strip().upper()) is not None
+        return lambda status: bool(status.strip()) and search(status.strip().upper()) is not None
     return _is_uasc
 
 
@@ -373,7 +392,7 @@ def factors(rows: Sequence[AssessmentFactors], scope: Scope) -> list[str]:
     if not rows:
         return []
     lists = [_factors(row.cinf_assessment_factors_json, scope.tally) for row in rows]
-    if len(lists) == 1:
+    if len(lists) < 2:
         return lists[0]
     scope.tally["equal ids united: assessment factors"] += len(lists) - 1
     return united(lists)
@@ -391,7 +410,7 @@ def _factors(value: str | None, tally: Tally) -> list[str]:
     if not isinstance(found, list):
         tally["assessment factors that are no list left out"] += 1
         return []
-    texts = [item.strip() for item in found if isinstance(item, str)]
+    texts = [item.strip() for item in found if type(item) is str]
     if len(texts) < len(found):
         tally["assessment factor that is no text left out"] += len(found) - len(texts)
     return [item for item in texts if item]

@@ -29,10 +29,8 @@ from api_pipeline.ssd_mapping import (
     S47,
     SDQ_ASSESSMENT,
     CareWorker,
-    Record,
-    RecordMap,
-    fill,
 )
+from api_pipeline.ssd_records import Record, RecordMap, fill
 from api_pipeline.ssd_tables import (
     CareLeaver,
     CinAssessment,
@@ -149,6 +147,9 @@ class PayloadBuilder:
         if not rows:
             return []
         start, needs = kind.start_index, kind.needs
+        if len(rows) == 1:
+            record = self._record(kind, rows[0])
+            return [record] if not needs or needs in record else []
         dated = [(row[start], self._record(kind, row)) for row in rows]
         if needs:
             dated = [item for item in dated if needs in item[1]]
@@ -294,12 +295,13 @@ class PayloadBuilder:
         rows = [
             CareWorker(worker, row.invo_involvement_start_date, row.invo_involvement_end_date)
             for row in self._involvements.get(referral, ())
-            if self._counts(row)
-            for worker in self._professionals.get(row.invo_professional_id or "", ())
+            if row.invo_professional_id is not None and self._is_social_worker_then(row)
+            for worker in self._professionals.get(row.invo_professional_id, ())
         ]
         return self._listed(CARE_WORKER, rows, newest_first=True)
 
-    def _counts(self, row: Involvement) -> bool:
+    def _is_social_worker_then(self, row: Involvement) -> bool:
+        """Whether the role is that of the social worker, and held on one of the census dates."""
         role, start = row.invo_professional_role_id, row.invo_involvement_start_date
         if start is None or role is None or role.strip().upper() != _SOCIAL_WORKER:
             return False
