@@ -14,11 +14,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from api_pipeline.config import Needs, Settings, load_settings
 from api_pipeline.errors import ConfigError, ExitCode
 from api_pipeline.logs import set_run_id, setup_logging
+
+if TYPE_CHECKING:
+    from api_pipeline.stage_summary import StageSummary
 
 
 @dataclass
@@ -67,6 +70,12 @@ def run(context: Context) -> ExitCode:
 
     # A dry run sends nothing, so it asks for no API settings.
     settings = context.settings(Needs.DATABASE if args.dry_run else Needs.RUN)
+    staged = _stage(context, settings) if args.stage else None
+    if staged is not None and staged.exit_code is not ExitCode.OK:
+        code = staged.exit_code
+        result = {"command": "run", "exit_code": int(code), "stage": staged.as_json()}
+        context.show(result, f"{staged.as_table()}\nNothing was sent, because stage did not end with 0.")
+        return code
     options = pipeline.RunOptions(
         limit=args.limit,
         persons=tuple(args.person_id),
@@ -76,8 +85,34 @@ def run(context: Context) -> ExitCode:
     )
     shown = progress.choose(sys.stderr, wanted=not args.no_progress)
     summary = pipeline.run(settings, options, stop=context.stop, progress=shown, on_start=set_run_id)
+    if staged is None:
+        context.show(summary.as_json(), summary.as_table())
+    else:
+        both = {**summary.as_json(), "stage": staged.as_json()}
+        context.show(both, f"{staged.as_table()}\n\n{summary.as_table()}")
+    return summary.exit_code
+
+
+def stage(context: Context) -> ExitCode:
+    """Payloads from the SSD tables into the staging table."""
+    summary = _stage(context, context.settings(Needs.DATABASE))
     context.show(summary.as_json(), summary.as_table())
     return summary.exit_code
+
+
+def _stage(context: Context, settings: Settings) -> StageSummary:
+    from api_pipeline import progress
+    from api_pipeline import stage as staging
+
+    args = context.args
+    options = staging.StageOptions(
+        dry_run=args.dry_run,
+        persons=tuple(args.person_id),
+        as_of=getattr(args, "as_of", None),
+        allow_deletions=args.allow_deletions,
+    )
+    shown = progress.choose(sys.stderr, wanted=not args.no_progress)
+    return staging.stage(settings, options, stop=context.stop, progress=shown, on_start=set_run_id)
 
 
 def test_endpoint(context: Context) -> ExitCode:
@@ -109,7 +144,11 @@ def smoke(context: Context) -> ExitCode:
 
 
 def validate(context: Context) -> ExitCode:
-    """Every due payload against the specification."""
+    """Every due payload, or the source tables, against the specification."""
+    if context.args.source:
+        from api_pipeline import source_validation
+
+        return _check(context, source_validation.validate_source, Needs.DATABASE)
     from api_pipeline import inspection
 
     return _check(context, inspection.validate, Needs.DATABASE)
@@ -153,6 +192,8 @@ def init_db(context: Context) -> ExitCode:
     from api_pipeline import provision
 
     settings = context.settings(Needs.DATABASE)
+    if context.args.ssd:
+        return _init_ssd(context, settings)
     if context.args.print:
         sql = provision.print_sql(settings)
         context.show({"command": "init-db", "sql": sql}, sql.rstrip())
@@ -167,16 +208,43 @@ def init_db(context: Context) -> ExitCode:
     return ExitCode.OK
 
 
+def _init_ssd(context: Context, settings: Settings) -> ExitCode:
+    from api_pipeline import ssd_provision
+
+    if context.args.print:
+        sql = ssd_provision.print_ssd_sql(settings)
+        context.show({"command": "init-db", "sql": sql}, sql.rstrip())
+        return ExitCode.OK
+    made = ssd_provision.init_ssd(settings)
+    text = f"Created {', '.join(made)}." if made else "Nothing to do: the SSD tables are there already."
+    context.show({"command": "init-db", "created": made}, text)
+    return ExitCode.OK
+
+
 def fake_data(context: Context) -> ExitCode:
     """Fill a table with fake children."""
     from api_pipeline import provision
 
     settings = context.settings(Needs.DATABASE)
+    if context.args.ssd:
+        return _fake_ssd(context, settings)
     filled = provision.fill_with_fakes(settings, context.args.rows, context.args.seed)
     already = f"; {filled.present} were there already" if filled.present else ""
     context.show(
         {"command": "fake-data", "added": filled.added, "present": filled.present},
         f"Added {filled.added} fake children to {settings.table}{already}.",
+    )
+    return ExitCode.OK
+
+
+def _fake_ssd(context: Context, settings: Settings) -> ExitCode:
+    from api_pipeline import ssd_provision
+
+    filled = ssd_provision.fill_ssd(settings, context.args.rows, context.args.seed)
+    already = f"; {filled.present} were there already" if filled.present else ""
+    context.show(
+        {"command": "fake-data", "added": filled.added, "present": filled.present},
+        f"Added {filled.added} fake people to the SSD tables{already}.",
     )
     return ExitCode.OK
 

@@ -41,7 +41,9 @@ examples:
   %(prog)s demo                          the whole thing on this machine alone, with fake children
   %(prog)s smoke                         prove a set-up: endpoint, database, table
   %(prog)s run --dry-run                 what would be sent, and what is wrong with it
+  %(prog)s stage --dry-run               what a refresh from the SSD tables would change
   %(prog)s run                           the nightly submission
+  %(prog)s run --stage                   the whole night: refresh from the SSD tables, then send
   %(prog)s run --resend --person-id 123  send one person again, whatever the state
   %(prog)s explain 123                   why that person was sent, or was not
 
@@ -165,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="command", title="commands")
     _add_run(subparsers)
+    _add_stage(subparsers)
     _add_diagnostics(subparsers)
     _add_tools(subparsers)
     return parser
@@ -192,6 +195,7 @@ def _add_run(subparsers: Any) -> None:
         commands.run,
         "send everything that is due, and write the outcome back",
         "  d2i-csc-api run\n"
+        "  d2i-csc-api run --stage\n"
         "  d2i-csc-api run --dry-run --limit 100\n"
         "  d2i-csc-api run --resend --person-id 4711 --person-id 4712\n",
     )
@@ -224,6 +228,35 @@ def _add_run(subparsers: Any) -> None:
         action="store_true",
         help="send the named people in full, whatever their state; needs --person-id",
     )
+    run.add_argument(
+        "--stage",
+        action="store_true",
+        help="first refresh the staging table from the SSD tables; if that does not end with 0, send nothing",
+    )
+
+
+def _add_stage(subparsers: Any) -> None:
+    stage = _command(
+        subparsers,
+        "stage",
+        commands.stage,
+        "build the payloads from the SSD tables and refresh the staging table; sends nothing",
+        "  d2i-csc-api stage --dry-run\n"
+        "  d2i-csc-api stage\n"
+        "  d2i-csc-api stage --person-id 4711 --dry-run --json\n",
+    )
+    stage.add_argument("--dry-run", action="store_true", help="the same numbers, and nothing is written")
+    stage.add_argument(
+        "--person-id", action="append", default=[], metavar="ID", help="only this person; may be repeated"
+    )
+    stage.add_argument(
+        "--as-of", type=_day, metavar="DATE", help="build as on this day (YYYY-MM-DD); default: today"
+    )
+    stage.add_argument(
+        "--allow-deletions",
+        action="store_true",
+        help="write even if more people or records would go than MAX_DELETIONS_PERCENT allows",
+    )
 
 
 def _add_diagnostics(subparsers: Any) -> None:
@@ -245,12 +278,15 @@ def _add_diagnostics(subparsers: Any) -> None:
         "  d2i-csc-api smoke\n",
         aliases=["run-smoke"],
     )
-    _command(
+    validate = _command(
         subparsers,
         "validate",
         commands.validate,
         "check every due payload against the specification; changes nothing",
-        "  d2i-csc-api validate --table ssd_api_data_staging\n",
+        "  d2i-csc-api validate --table ssd_api_data_staging\n  d2i-csc-api validate --source\n",
+    )
+    validate.add_argument(
+        "--source", action="store_true", help="check the SSD tables instead: what would break a payload"
     )
     _command(
         subparsers,
@@ -275,9 +311,14 @@ def _add_tools(subparsers: Any) -> None:
         "init-db",
         commands.init_db,
         "create what is missing of staging table, submission log and baseline table; never alters or drops",
-        "  d2i-csc-api init-db --print > tables.sql\n",
+        "  d2i-csc-api init-db --print > tables.sql\n  d2i-csc-api init-db --ssd\n",
     )
-    init_db.add_argument("--print", action="store_true", help="only print the SQL of all three tables")
+    init_db.add_argument("--print", action="store_true", help="only print the SQL of the tables")
+    init_db.add_argument(
+        "--ssd",
+        action="store_true",
+        help="the SSD tables instead, for fake people; refused where they exist with data",
+    )
     prune = _command(
         subparsers,
         "prune-log",
@@ -299,7 +340,10 @@ def _add_tools(subparsers: Any) -> None:
         "fake-data",
         commands.fake_data,
         "fill an _anon table with fake children",
-        "  d2i-csc-api fake-data --rows 500\n",
+        "  d2i-csc-api fake-data --rows 500\n  d2i-csc-api fake-data --ssd --rows 500\n",
+    )
+    fake.add_argument(
+        "--ssd", action="store_true", help="fill the SSD tables instead, as made by init-db --ssd"
     )
     fake.add_argument("--rows", type=_positive, required=True, metavar="N", help="how many children")
     fake.add_argument(
