@@ -1,7 +1,7 @@
 """``test-schema``: are the staging table and the two beside it what the tool needs, and what would mend them?
 
 Looks at columns, types, widths, keys and permissions, and at the states of the staging table's rows (domain,
-sections 3 and 6; interface, "Commands"). Writes nothing.
+sections 3 and 6; interface, "Commands"). Writes nothing. The source has its own module.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from api_pipeline.ledger_schema import BASELINE, LOG, RememberedTable
 from api_pipeline.names import TableName
 from api_pipeline.schema import STAGING_COLUMNS, ColumnSpec, TableInfo
 from api_pipeline.schema_repair import REMEMBERED_PRIVILEGES, STAGING_PRIVILEGES
+from api_pipeline.source_checks import source_steps
 from api_pipeline.staging import KNOWN_STATUSES, StagingTable
 
 NAME = "test-schema"
@@ -30,17 +31,21 @@ _SQLITE_RETYPE = "SQLite cannot alter it: make a new table with init-db and copy
 
 
 def test_schema(settings: Settings) -> CheckResult:
-    """Check the staging table and the two beside it, and say for each fault which SQL mends it.
+    """Check the staging table, the two beside it and the source, and say which SQL mends each fault.
 
     Raises:
-        ConfigError: if DB_CONNECTION_STRING cannot be read.
+        ConfigError: if a connection string cannot be read.
     """
     try:
         database = provision.connect(settings)
     except DatabaseError as error:
-        return CheckResult(NAME, (Step.of_error(error, connected=False),))
-    with database:
-        return CheckResult(NAME, tuple(_Inspection(database, settings.table).steps()))
+        staging: tuple[Step, ...] = (Step.of_error(error, connected=False),)
+        if settings.ssd_connection_string is None:
+            return CheckResult(NAME, staging)  # the same fault would be told twice
+    else:
+        with database:
+            staging = tuple(_Inspection(database, settings.table).steps())
+    return CheckResult(NAME, (*staging, *source_steps(settings)))
 
 
 class _Inspection:
