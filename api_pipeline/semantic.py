@@ -64,9 +64,11 @@ def _projection(shape: RecordShape, record: Mapping[str, Any]) -> str:
             continue
         value = record[name]
         inner = nested.get(name)
-        if inner is None:
-            written = encode_basestring(value) if type(value) is str else _canonical(value)
-        elif inner.id_field and type(value) is list:
+        if type(value) is str:
+            written = encode_basestring(value)
+        elif inner is None or (inner.id_field and type(value) is not list):
+            written = _canonical(value)
+        elif inner.id_field:
             written = f"[{','.join(sorted([_part(inner, item) for item in value]))}]"
         else:
             written = _part(inner, value)
