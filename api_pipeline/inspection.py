@@ -103,8 +103,8 @@ class ValidationReport:
         return "\n".join([table, "", *allowed, "", totals])
 
 
-class _Groups:
-    """Findings of many rows, put together by rule and place."""
+class Groups:
+    """Findings of many rows, put together by rule and place; ``rows`` counts all, those without any too."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -159,7 +159,7 @@ def validate(
         InterruptedRun: if ``stop`` was set.
     """
     stop, progress = stop or threading.Event(), progress or Progress()
-    scope, groups = Scope(), _Groups()
+    scope, groups = Scope(), Groups()
     with provision.connect(settings, stop=stop) as database:
         table = StagingTable(database, settings.table)
         ledger = Ledger.find(database, table, "")
