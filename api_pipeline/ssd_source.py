@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from api_pipeline import schema as catalogue
@@ -24,7 +24,6 @@ from api_pipeline.names import NamePart, TableName
 from api_pipeline.ssd_schema import FoundColumn, FoundTable
 from api_pipeline.ssd_tables import (
     SOURCE_TABLES,
-    ByParent,
     ByPerson,
     Person,
     Professional,
@@ -34,13 +33,14 @@ from api_pipeline.ssd_tables import (
 )
 from api_pipeline.ssd_values import UNREADABLE, Converter, as_text, converter
 
-PEOPLE_PER_PAGE = 1000
+PEOPLE_PER_PAGE = 2000  # with all their rows some 20 MB
 _IDS_AT_ONCE = 20_000  # where nothing but ids is read
 _LISTED_AT_ONCE = 400  # ids bound one by one, up to four times in a statement: SQL Server takes 2,100
 
 _BY_ROW: Mapping[type[Any], SourceTable] = {table.row: table for table in SOURCE_TABLES}
 _PERSON = _BY_ROW[Person]
 _ID = "pers_person_id"
+_PG_TEXTS = ("character varying", "text")
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,15 @@ class _Listed:
 
 
 _Part = _Range | _Listed
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What has been read of one page: rows by table and number of the route, and dates that are none."""
+
+    part: _Part
+    rows: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
+    spoilt: list[tuple[SourceTable, Any, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class SsdSource:
     def professionals(self) -> dict[str, list[str]]:
         """Return professional id -> the worker ids under it that are not blank, in order of their text."""
         found: dict[str, list[str]] = {}
-        rows, _ = self._rows(_BY_ROW[Professional], [_Condition("1 = 1", [])])
+        rows, _ = self._rows(_BY_ROW[Professional], _Condition("1 = 1", []))
         for professional_id, worker_id in rows:
             if professional_id is not None and worker_id is not None and worker_id.strip():
                 found.setdefault(professional_id, []).append(worker_id)
@@ -250,35 +259,51 @@ class SsdSource:
             after = part.upto
 
     def _page(self, part: _Part) -> PeoplePage:
-        rows: dict[type[Any], list[Any]] = {}
-        spoilt: list[tuple[type[Any], int, str]] = []
-        for table in SOURCE_TABLES:
-            if table.routes:
-                rows[table.row], bad = self._rows(table, self._routes(table, part))
-                spoilt += [(table.row, index, column) for index, column in bad]
-        people = [
-            person for person in rows[Person] if person.pers_person_id and person.pers_person_id.strip()
-        ]
-        page = SourcePage(rows)
-        unreadable: dict[str, str] = {}
-        for row, index, column in spoilt:
-            for person_id in _people_of(page, row, rows[row][index]):
-                unreadable.setdefault(person_id, f"{_BY_ROW[row].name}.{column}")
+        read = _Read(part)
+        page = SourcePage(
+            {
+                table.row: [
+                    row for number in range(len(table.routes)) for row in self._along(table, number, read)
+                ]
+                for table in SOURCE_TABLES
+            }
+        )
+        people = [row for row in page.rows(Person) if row.pers_person_id and row.pers_person_id.strip()]
         present = {person.pers_person_id for person in people}
-        return PeoplePage(people, page, {key: value for key, value in unreadable.items() if key in present})
+        unreadable: dict[str, str] = {}
+        for table, row, column in read.spoilt:
+            for person_id in _people_of(page, table, row) & present:
+                unreadable.setdefault(person_id, f"{table.name}.{column}")
+        return PeoplePage(people, page, unreadable)
+
+    def _along(self, table: SourceTable, number: int, read: _Read) -> list[Any]:
+        """Return the rows that a route leads to, but for those that :func:`_before` leads to."""
+        rows = read.rows.get((table.name, number))
+        if rows is None:
+            route = table.routes[number]
+            condition = self._route(table, route, read)
+            for other in _before(table, route):
+                taken = self._route(table, other, read)
+                column = self._id(table, other.column)
+                # NOT of a comparison with NULL is not true either.
+                text = f"{condition.text} AND ({column} IS NULL OR NOT ({taken.text}))"
+                condition = _Condition(text, condition.params + taken.params)
+            rows, bad = self._rows(table, condition)
+            read.rows[table.name, number] = rows
+            read.spoilt.extend((table, rows[index], name) for index, name in bad)
+        return rows
 
     # -- statements
 
-    def _rows(
-        self, table: SourceTable, conditions: list[_Condition]
-    ) -> tuple[list[Any], list[tuple[int, str]]]:
+    def _rows(self, table: SourceTable, condition: _Condition) -> tuple[list[Any], list[tuple[int, str]]]:
         """Return the rows as row-class tuples, and the row number and column of what cannot be read."""
         found = self._tables[table.name]
         columns = list(table.columns)
-        raw = [row for condition in conditions for row in self._select(table, columns, condition)]
+        raw = self._select(table, columns, condition)
         converters = self._converters[table.name]
+        make = partial(tuple.__new__, table.row)  # half the time of _make, which is worth it for all rows
         if not raw or not converters:
-            return list(map(table.row._make, raw)), []
+            return list(map(make, raw)), []
         cells = list(zip(*raw, strict=True))
         bad: list[tuple[int, str]] = []
         for index, convert in converters.items():
@@ -287,7 +312,7 @@ class SsdSource:
                 name = found.columns[columns[index]].name
                 bad += [(number, name) for number, cell in enumerate(cells[index]) if cell is UNREADABLE]
                 cells[index] = tuple(None if cell is UNREADABLE else cell for cell in cells[index])
-        return list(map(table.row._make, zip(*cells, strict=True))), bad
+        return list(map(make, zip(*cells, strict=True))), bad
 
     @cached_property
     def _converters(self) -> Mapping[str, Mapping[int, Converter]]:
@@ -330,31 +355,36 @@ class SsdSource:
         if self._db.dialect is SQL_SERVER and type_ in ("varchar", "char"):
             # A parameter is NVARCHAR, and would be compared in another order than the one of the column.
             return "CAST(? AS VARCHAR(450))"
-        if self._db.dialect is POSTGRESQL and type_ not in ("character varying", "text"):
+        if self._db.dialect is POSTGRESQL and type_ not in _PG_TEXTS:
             return f"CAST(? AS {type_})"
         return "?"
 
-    def _routes(self, table: SourceTable, part: _Part) -> list[_Condition]:
-        """Return the conditions of a table's routes; no row meets two of them."""
-        conditions: list[_Condition] = []
-        taken: list[_Condition] = []
-        for route in sorted(table.routes, key=lambda route: isinstance(route, ByParent)):
-            found = self._route(table, route, part)
-            text = " AND ".join([found.text, *(other.text for other in taken)])
-            params = found.params + [param for other in taken for param in other.params]
-            conditions.append(_Condition(text, params))
-            column = self._id(table, route.column)
-            taken.append(_Condition(f"({column} IS NULL OR NOT ({found.text}))", found.params))
-        return conditions
-
-    def _route(self, table: SourceTable, route: Route, part: _Part) -> _Condition:
+    def _route(self, table: SourceTable, route: Route, read: _Read) -> _Condition:
         if isinstance(route, ByPerson):
             if self._alike(table, route.column, _PERSON, _ID):
-                return self._people(table, route.column, part)
-            return self._among(table, route.column, _PERSON, _ID, [self._people(_PERSON, _ID, part)])
+                return self._people(table, route.column, read.part)
+            return self._among(table, route.column, _PERSON, _ID, [self._people(_PERSON, _ID, read.part)])
         parent = _BY_ROW[route.parent]
-        conditions = [self._route(parent, parent.routes[number], part) for number in route.parent_routes]
+        if self._db.dialect is POSTGRESQL:
+            rows = (row for number in route.parent_routes for row in self._along(parent, number, read))
+            index = parent.row._fields.index(route.parent_column)
+            return self._given(table, route.column, {row[index] for row in rows})
+        conditions = [self._route(parent, parent.routes[number], read) for number in route.parent_routes]
         return self._among(table, route.column, parent, route.parent_column, conditions)
+
+    def _given(self, table: SourceTable, column: str, values: set[str | None]) -> _Condition:
+        """Return the condition that a column is one of many ids, bound as one value.
+
+        PostgreSQL would read the parents again for each of their children, and takes this to be cheaper.
+        """
+        name = self._id(table, column)
+        ids = {value for value in values if value is not None}
+        if self._tables[table.name].columns[column].type not in _PG_TEXTS:
+            name = f"CAST({name} AS TEXT)"
+            ids |= {text.rstrip(" ") for text in ids}  # as this cast does with CHAR
+        escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in ids)
+        array = "{" + ",".join(f'"{text}"' for text in escaped) + "}"
+        return _Condition(f"{name} IN (SELECT UNNEST(CAST(? AS TEXT[])))", [array])
 
     def _people(self, table: SourceTable, column: str, part: _Part) -> _Condition:
         name, mark = self._id(table, column), self._mark(table, column)
@@ -398,14 +428,18 @@ class SsdSource:
         return f"CAST({expression} AS TEXT)"
 
 
-def _people_of(page: SourcePage, row: type[Any], item: Any) -> set[str]:
+def _before(table: SourceTable, route: Route) -> list[ByPerson]:
+    """Return the routes whose rows are not read again along this one: what leads straight to a person."""
+    return [other for other in table.routes if isinstance(other, ByPerson) and other is not route]
+
+
+def _people_of(page: SourcePage, table: SourceTable, row: Any) -> set[str]:
     """Return the ids of the people that a row belongs to, by any route."""
-    routes = _BY_ROW[row].routes
-    return {person_id for route in routes for person_id in _along(page, route, item)}
+    return {person_id for route in table.routes for person_id in _people_along(page, route, row)}
 
 
-def _along(page: SourcePage, route: Route, item: Any) -> set[str]:
-    value = getattr(item, route.column)
+def _people_along(page: SourcePage, route: Route, row: Any) -> set[str]:
+    value = getattr(row, route.column)
     if value is None:
         return set()
     if isinstance(route, ByPerson):
@@ -415,5 +449,5 @@ def _along(page: SourcePage, route: Route, item: Any) -> set[str]:
         person_id
         for parent in page.by(route.parent, route.parent_column).get(value, ())
         for number in route.parent_routes
-        for person_id in _along(page, routes[number], parent)
+        for person_id in _people_along(page, routes[number], parent)
     }
