@@ -173,8 +173,8 @@ class Refresher:
         for key, (built, row) in differing.items():
             if row.purged:  # DfE holds nothing of it, so it has nothing to lose
                 self._update(key, built, row)
-        held = [key for key, (_, row) in differing.items() if not row.purged]
-        for key, stored in self._people.payloads(held):
+        others = [key for key, (_, row) in differing.items() if not row.purged]
+        for key, stored in self._people.payloads(others) if others else ():
             built, row = differing[key]
             counts, content_hash = _content(stored)
             self._before.update(counts)

@@ -165,10 +165,9 @@ class StagedPeople:
         return f"CASE WHEN {self._table.deleted} = 0 AND NOT ({self._marked}) THEN 1 ELSE 0 END"
 
     def _found_as(self, person_id: str) -> str:
-        """Return the id as the server compares it: some take no notice of blanks at the end."""
+        """Return the id as the server finds it: in columns of fixed width, blanks at the end do not count."""
         fixed_width = self._columns["person_id"].type in {"char", "nchar", "character"}
-        ignored = self._dialect is SQL_SERVER or (self._dialect is POSTGRESQL and fixed_width)
-        return person_id.rstrip(" ") if ignored else person_id
+        return person_id.rstrip(" ") if fixed_width and self._dialect is not SQLITE else person_id
 
     def _told_apart_by_nothing(self) -> set[int]:
         """Return the ids of rows that the server takes for one, where there is no other key.
