@@ -33,7 +33,7 @@ from api_pipeline.ssd_tables import (
 )
 from api_pipeline.ssd_values import UNREADABLE, Converter, as_text, converter
 
-PEOPLE_PER_PAGE = 2000  # with all their rows some 20 MB
+PEOPLE_PER_PAGE = 3000  # with all their rows some 30 MB
 _IDS_AT_ONCE = 20_000  # where nothing but ids is read
 _LISTED_AT_ONCE = 400  # ids bound one by one, up to four times in a statement: SQL Server takes 2,100
 
@@ -80,10 +80,10 @@ class _Condition:
 
 @dataclass(frozen=True)
 class _Range:
-    """The people after one id, up to another, in the server's order; None for no limit below."""
+    """The people after one id, up to another, in the server's order; None for no limit."""
 
-    after: Any
-    upto: Any
+    after: Any = None
+    upto: Any = None
 
 
 @dataclass(frozen=True)
@@ -238,25 +238,19 @@ class SsdSource:
         for start in range(0, len(ids), step):
             yield _Listed(ids[start : start + step])
 
-    def _ranges(self, size: int) -> Iterator[_Part]:
+    def _ranges(self, size: int) -> Iterator[_Range]:
         """Yield parts of ``size`` people, or a few more where the server calls the last ids equal."""
         column = self._id(_PERSON, _ID)
-        after: Any = None
-        while True:
-            where = _Condition(f"{column} IS NOT NULL", [])
-            if after is not None:
-                where = _Condition(f"{column} > {self._mark(_PERSON, _ID)}", [after])
-            sql = self._db.dialect.select(
-                [f"{column} AS id"], self._table(_PERSON), where=where.text, order_by=column, limit=size
-            )
-            rows = self._db.query(sql, where.params)
-            if not rows:
-                return
-            part = _Range(after, rows[-1][0])
-            yield part
-            if len(rows) < size:
-                return
-            after = part.upto
+        skip = f"OFFSET {size - 1} ROWS FETCH NEXT 1 ROWS ONLY"
+        if self._db.dialect is SQLITE:
+            skip = f"LIMIT 1 OFFSET {size - 1}"
+        part: _Range | None = _Range()
+        while part is not None:
+            rest = self._people(_PERSON, _ID, part)
+            sql = f"SELECT {column} FROM {self._table(_PERSON)} WHERE {rest.text} ORDER BY {column} {skip}"
+            last = self._db.query(sql, rest.params)
+            yield _Range(part.after, last[0][0] if last else None)
+            part = _Range(last[0][0]) if last else None
 
     def _page(self, part: _Part) -> PeoplePage:
         read = _Read(part)
@@ -390,9 +384,10 @@ class SsdSource:
         name, mark = self._id(table, column), self._mark(table, column)
         if isinstance(part, _Listed):
             return _Condition(f"{name} IN ({', '.join([mark] * len(part.ids))})", list(part.ids))
-        if part.after is None:
-            return _Condition(f"{name} <= {mark}", [part.upto])
-        return _Condition(f"{name} > {mark} AND {name} <= {mark}", [part.after, part.upto])
+        bounds = [(">", part.after), ("<=", part.upto)]
+        texts = [f"{name} {sign} {mark}" for sign, bound in bounds if bound is not None]
+        text = " AND ".join(texts) or f"{name} IS NOT NULL"
+        return _Condition(text, [bound for _, bound in bounds if bound is not None])
 
     def _among(
         self,
