@@ -423,6 +423,17 @@ def test_adoption_is_the_latest_by_placed_matched_decision() -> None:
     assert "adoption" not in episode(rows[2])
 
 
+def test_adoption_goes_by_placement_before_match_before_decision() -> None:
+    """Of each row only the first known counts, though another of its dates may be later."""
+    placed, matched = (
+        Permanence("P1", None, None, LATE, EARLY),
+        Permanence("P1", None, LATE, D(2024, 2, 1), None),
+    )
+    decided = Permanence("P1", None, D(2024, 3, 1), None, None)
+    assert episode(placed, matched)["adoption"]["matched_date"] == "2024-02-01"
+    assert episode(placed, matched, decided)["adoption"]["initial_decision_date"] == "2024-03-01"
+
+
 def test_of_equally_late_adoptions_the_first_by_content_goes() -> None:
     """What is absent comes last."""
     rows = [Permanence("P1", None, None, None, LATE), Permanence("P1", None, EARLY, None, LATE)]
