@@ -34,8 +34,8 @@ from api_pipeline.ssd_window import Window
 Tally = Counter[str]
 TextCoercion = Callable[[str | None, Tally], str | None]
 
-# Row class and column -> the rows of a page by that column.
-Groups = dict[tuple[type[Any], str], Mapping[str, list[Any]]]
+# Column -> the rows of a page by that column; names of columns tell their tables.
+Groups = dict[str, Mapping[str, list[Any]]]
 
 
 class Scope:

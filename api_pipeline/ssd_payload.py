@@ -58,7 +58,6 @@ _JOINS = {
     for field in record.fields
     if field.join is not None and field.join != OF_THE_REFERRAL
 }
-_REFERRAL_JOIN = (OF_THE_REFERRAL.row, OF_THE_REFERRAL.column)
 
 _COMPARABLE = frozenset({str, int, bool})
 _NO_START = (False, datetime.min)  # noqa: DTZ901 -- never seen: only sorts
@@ -118,7 +117,7 @@ class PayloadBuilder:
     def _turn_to(self, page: SourcePage) -> None:
         """Look up the groups of a page once instead of once for every person."""
         self._page = page
-        self._scope.groups = {join: page.by(*join) for join in _JOINS}
+        self._scope.groups = {column: page.by(row, column) for row, column in _JOINS}
         self._scores: dict[str, list[SdqScore]] = page.by(SdqScore, "csdq_person_id")
         self._episodes: dict[str, list[CinEpisode]] = page.by(CinEpisode, "cine_person_id")
         self._assessments: dict[str, list[CinAssessment]] = page.by(CinAssessment, "cina_referral_id")
@@ -280,7 +279,7 @@ class PayloadBuilder:
         for episode in episodes:
             if episode.clae_cla_id is not None:
                 by_cla_id.setdefault(episode.clae_cla_id, []).append(episode)
-        self._scope.groups[_REFERRAL_JOIN] = by_cla_id
+        self._scope.groups[OF_THE_REFERRAL.column] = by_cla_id
         overlaps = self._window.overlaps
         rows = [
             row

@@ -101,7 +101,7 @@ def fill(steps: tuple[Step, ...], row: Any, scope: Scope) -> Record:
 def _step(row: type[Any], field: Field) -> Step:
     coercion, join = field.coercion, field.join
     if join is not None:
-        own, key = row._fields.index(join.own), (join.row, join.column)
+        own, key = row._fields.index(join.own), join.column
         return field.name, -1, lambda item, scope: coercion(scope.groups[key].get(item[own], ()), scope)
     places = [row._fields.index(column) for column in field.columns.split()]
     if len(places) == 2:

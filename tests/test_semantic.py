@@ -104,10 +104,10 @@ def test_hash_sees_each_field_but_record_ids_and_purge_flags(field: Any) -> None
     assert same is (record_id or name == "purge")
 
 
-@pytest.mark.parametrize("name", ["la_child_id", "mis_child_id", "another_id"])
+@pytest.mark.parametrize("name", ["la_child_id", "mis_child_id", "another_id", ""])
 def test_hash_sees_the_ids_of_the_child(name: str) -> None:
-    """Only nested records lose their ids."""
-    child = {"la_child_id": "1", "mis_child_id": "1", "another_id": "1"}
+    """Only nested records lose their ids, and no other field is taken for one."""
+    child = {"la_child_id": "1", "mis_child_id": "1", "another_id": "1", "": "1"}
     assert semantic_hash(child | {name: "2"}) != semantic_hash(child)
 
 
