@@ -134,6 +134,7 @@ class _SourceOpener:
         self._options = SourceOptions.of(settings)
         own = settings.ssd_connection_string
         staging = settings.db_connection_string.reveal()
+        self._checked: SsdSource | None = None  # good for one attempt: it remembers what it has read
         self._own = own.reveal() if own and not _same_place(own.reveal(), staging) else ""
 
     def check(self) -> None:
@@ -147,7 +148,9 @@ class _SourceOpener:
             with self._connect() as database:
                 self._check(SsdSource(database, self._options))
         else:
-            self._check(SsdSource(self._database, self._options))
+            source = SsdSource(self._database, self._options)
+            self._check(source)
+            self._checked = source
 
     def _check(self, source: SsdSource) -> None:
         table = self._settings.table
@@ -159,9 +162,9 @@ class _SourceOpener:
             )
         if table.is_anon and not source.is_fake:
             raise ConfigError(
-                f"The SSD tables hold real people, and {table} is a table for fake ones.",
+                f"The SSD tables are not marked as fake, so they hold real people; {table} is for fake ones.",
                 hop="settings",
-                remedy="Use a table that does not end in _anon, or a source made by fake-data --ssd.",
+                remedy="Set TABLE_NAME to a table for real people; init-db --ssd makes tables for fake ones.",
             )
         source.require()
 
@@ -172,7 +175,7 @@ class _SourceOpener:
         The source's own transaction ends first: it must not stand in the way of the commit.
         """
         if not self._own:
-            source = SsdSource(self._database, self._options)
+            source, self._checked = self._checked or SsdSource(self._database, self._options), None
             source.require()
             with self._database.transaction(consistent=True, write=write):
                 yield source
