@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -17,7 +17,7 @@ from api_pipeline import delta, payload, schema, ssd_schema, validation
 from api_pipeline.config import Settings
 from api_pipeline.differences import Differences, compare
 from api_pipeline.errors import ConfigError, ConnectionLostError, DatabaseError, ExitCode
-from api_pipeline.refresh import Changes
+from api_pipeline.refresh import Changes, Left
 from api_pipeline.source_access import connect_source, source_is_meant
 from api_pipeline.ssd_cohort import Exclusion, Ground, judge
 from api_pipeline.ssd_payload import PayloadBuilder
@@ -38,6 +38,7 @@ from api_pipeline.staged_people import StagedPeople
 from api_pipeline.staging import StagingTable
 
 _PATHS_SHOWN = 40
+_RECORDS_SHOWN = 5
 _NOT_ELIGIBLE = frozenset({Exclusion.NO_BIRTH_DATE, Exclusion.NOT_BORN_IN_WINDOW, Exclusion.TOO_OLD})
 
 # What stage would do with the row, in words.
@@ -51,6 +52,8 @@ _TONIGHT: Mapping[str, str] = {
     "nothing": "nothing, because the person is not in the cohort and there is no row to delete",
 }
 _CHANGING = frozenset({"new", "updated", "returned", "deleted"})
+_REWRITING = frozenset({"updated", "returned"})
+_NOT_JUDGED = frozenset({Left.SHARED_IN_SOURCE, Left.UNREADABLE})
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class CohortExplanation:
 
     Attributes:
         known: whether the source has the person.
-        eligible: whether the age is right; None for a person who is not known.
+        eligible: whether the age is right; None for a person who is not known, or not judged.
         listed: whether COHORT_TABLE has the person; None where none is set.
         grounds: all that hold, whether or not the person is eligible.
         exclusion: why the person is not in the cohort; empty for one who is.
@@ -178,11 +181,15 @@ class CohortExplanation:
 
     def _judgement(self) -> Iterator[str]:
         yield _pair("in the cohort", f"no: {self.exclusion}" if self.exclusion else "yes")
+        if self.eligible is None:
+            return
         yield _pair("eligible", "yes" if self.eligible else "no")
         if self.listed is not None:
             yield _pair("cohort table", "has the person" if self.listed else "does not have the person")
         for found in self.grounds:
-            yield _pair("ground", f"{found.ground}: {', '.join(found.records)}")
+            more = len(found.records) - _RECORDS_SHOWN
+            named = ", ".join(found.records[:_RECORDS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+            yield _pair("ground", f"{found.ground}: {named}")
         if not self.grounds:
             yield _pair("ground", "none")
 
@@ -244,25 +251,23 @@ def _explained(
     window: Window,
     stop: threading.Event | None,
 ) -> CohortExplanation:
+    page = next(source.pages([person_id]), PeoplePage([], SourcePage({})))
+    tonight = _tonight(settings, table, person_id, window, bool(page.people), stop)
+    found = CohortExplanation(
+        window, known=bool(page.people), tonight=tonight.what, why=tonight.why, rules=tonight.rules
+    )
+    if tonight.left in _NOT_JUDGED:
+        where = ", ".join(sorted(set(page.unreadable.values())))
+        because = f"{tonight.left.value}{f' ({where})' if where else ''}"
+        return replace(found, exclusion=f"not judged, because {because}")
+    if not page.people:
+        return found
+    person = page.people[0]
     listed = source.listed_ids()
     is_listed = listed is None or person_id.strip() in listed
-    page = next(source.pages([person_id]), PeoplePage([], SourcePage({})))
-    tonight, why, rules = _tonight(settings, table, person_id, window, bool(page.people), stop)
-    if not page.people:
-        return CohortExplanation(window, tonight=tonight, why=why)
-    person = page.people[0]
     verdict = judge(person, page.page, window, is_listed)
-    difference: Differences | None = None
-    faults: tuple[str, ...] = ()
-    if verdict.included and not why:
-        builder = PayloadBuilder(window, source.professionals(), settings.uasc_pattern)
-        built = builder.build(person, page.page)
-        faults = tuple(f"{each.path}: {each.rule}" for each in validation.check_value(built))
-        if tonight in {"updated", "returned"}:
-            difference = _difference(table, person_id, built)
-    return CohortExplanation(
-        window,
-        known=True,
+    found = replace(
+        found,
         eligible=verdict.exclusion not in _NOT_ELIGIBLE,
         listed=None if listed is None else is_listed,
         grounds=tuple(
@@ -270,24 +275,38 @@ def _explained(
             for ground in verdict.grounds
         ),
         exclusion=verdict.exclusion.value if verdict.exclusion else "",
-        tonight=tonight,
-        why=why,
-        differences=difference,
-        rules=rules,
-        faults=faults,
+    )
+    if not found.included:
+        return found
+    built = PayloadBuilder(window, source.professionals(), settings.uasc_pattern).build(person, page.page)
+    return replace(
+        found,
+        differences=_difference(table, person_id, built) if found.tonight in _REWRITING else None,
+        faults=tuple(f"{each.path}: {each.rule}" for each in validation.check_value(built)),
     )
 
 
 def _records(person: Person, page: SourcePage, window: Window, ground: Ground) -> Iterator[str]:
     """Yield the records each of which gives the ground where no other of its table is there."""
     everything = {table.row: page.rows(table.row) for table in SOURCE_TABLES}
-    found: dict[str, None] = {}
     for giver in _GIVERS[ground]:
         rest = {**everything, **{hidden: [] for hidden in giver.hidden}}
-        for row in everything[giver.row]:
-            if ground in judge(person, SourcePage({**rest, giver.row: [row]}), window).grounds:
-                found[f"{_TABLE_OF[giver.row]} {getattr(row, giver.id) or '(no id)'}"] = None
-    yield from found
+        found = {
+            str(getattr(row, giver.id) or "(no id)")
+            for row in everything[giver.row]
+            if ground in judge(person, SourcePage({**rest, giver.row: [row]}), window).grounds
+        }
+        yield from (f"{_TABLE_OF[giver.row]} {record_id}" for record_id in sorted(found))
+
+
+@dataclass(frozen=True)
+class _Tonight:
+    """What ``stage`` would do with a person: in a word, and why not where it would not."""
+
+    what: str
+    why: str = ""
+    left: Left | None = None
+    rules: Mapping[str, int] = field(default_factory=dict)
 
 
 def _tonight(
@@ -297,24 +316,25 @@ def _tonight(
     window: Window,
     known: bool,
     stop: threading.Event | None,
-) -> tuple[str, str, Mapping[str, int]]:
-    """Ask a dry run of ``stage``: what it would do, why if it would not, and the values by rule."""
+) -> _Tonight:
+    """Ask a dry run of ``stage``."""
     if not known and _staged(table, person_id) is None:
-        return "nothing", "", {}  # stage would call this person unknown
+        return _Tonight("nothing")  # stage would call this person unknown
     options = StageOptions(dry_run=True, persons=(person_id,), as_of=window.run_date, allow_deletions=True)
     try:
         summary = stage(settings, options, stop=stop)
     except ConfigError as error:
-        return "refused", f"it refuses to start: {error.message}", {}
-    what, why = _outcome(summary.changes)
-    return what, why, summary.rules
+        return _Tonight("refused", f"it refuses to start: {error.message}")
+    return _outcome(summary.changes, summary.rules)
 
 
-def _outcome(changes: Changes) -> tuple[str, str]:
+def _outcome(changes: Changes, rules: Mapping[str, int]) -> _Tonight:
     for reason in changes.left:
-        return "left", f"it leaves the person as they are, because {reason.value}"
+        why = f"it leaves the person as they are, because {reason.value}"
+        return _Tonight("left", why, reason, rules)
     names = ("new", "updated", "returned", "unchanged", "hash_only", "deleted")
-    return next((name for name in names if getattr(changes, name)), "nothing"), ""
+    what = next((name for name in names if getattr(changes, name)), "nothing")
+    return _Tonight(what, rules=rules)
 
 
 def _staged(table: StagingTable, person_id: str) -> Any:

@@ -395,6 +395,8 @@ def _answer_without_row(settings: Settings, found: _Found, who: str, cohort: Coh
         if source:
             return f"{who} has no row in {settings.table}, so no run sends anything.{source}"
         beside = " and neither log nor baseline knows the person" if found.ledger is not None else ""
+        if cohort is not None and not cohort.problem:
+            beside += ", nor has the source such a person"
         return f"{who} is not known: {settings.table} has no such row{beside}."
     gone = f"{who} has no row in {settings.table} any more, so no run sends anything"
     if found.baseline is not None and found.baseline.acknowledged:

@@ -114,7 +114,7 @@ GROUNDS: list[tuple[Ground, datetime, list[Any], list[str]]] = [
             make(CinPlan, cinp_cin_plan_id=key, cinp_person_id="P1", cinp_cin_plan_start_date=start)
             for key, start in (("N1", IN_WINDOW), ("N2", None), (None, IN_WINDOW))
         ],
-        ["ssd_cin_plans N1", "ssd_cin_plans (no id)"],
+        ["ssd_cin_plans (no id)", "ssd_cin_plans N1"],
     ),
     (
         Ground.LOOKED_AFTER,
@@ -277,6 +277,7 @@ def test_what_stage_would_do_is_what_it_then_does(
     before = source.staging.rows()
     found = of_source(source, "P1")
     assert (found.tonight, words in found.action) == (outcome, True)
+    assert ("not judged" in found.exclusion) is ("source" in words)
     assert source.staging.rows() == before
     changes = source.stage(persons=("P1",), allow_deletions=True).changes
     counts = {
@@ -285,6 +286,28 @@ def test_what_stage_would_do_is_what_it_then_does(
     }
     assert {name for name, count in counts.items() if count} == {outcome} - {"left", "nothing"}
     assert bool(changes.left) is (outcome == "left")
+
+
+def test_unreadable_date_is_named_by_its_column(source: Source) -> None:
+    """Whoever is left as they are is not judged, and the value is not shown."""
+    source.add(family("P1"))
+    source.update("ssd_cin_episodes", "cine_close_date = 'spring'", "cine_person_id", "P1")
+    lines = ask(source, "P1").as_text()
+    assert (
+        "no: not judged, because a date of the source cannot be read (ssd_cin_episodes.cine_close_date)"
+        in lines
+    )
+    assert "eligible" not in lines
+    assert "spring" not in lines
+
+
+def test_long_lists_are_cut_in_the_text_alone(source: Source) -> None:
+    """The first few records, and how many more; JSON has all of them."""
+    source.add(family("P1"), [episode(f"R{number}", "P1", IN_WINDOW) for number in range(9)])
+    found = ask(source, "P1")
+    assert "overlaps the window: ssd_cin_episodes R0, " in found.as_text()
+    assert " and 5 more" in found.as_text()
+    assert len(found.as_json()["source"]["grounds"][0]["records"]) == 10
 
 
 def test_paths_that_differ_are_named_and_no_values(source: Source) -> None:
@@ -347,7 +370,9 @@ def test_person_of_the_source_is_known_before_the_first_night(source: Source) ->
         "not in the cohort: nothing in the window."
     )
     assert (one.exit_code, two.exit_code, three.exit_code) == (ExitCode.OK, ExitCode.OK, ExitCode.FAILED)
-    assert "P3 is not known" in three.answer
+    assert three.answer == (
+        "Person P3 is not known: staging_anon has no such row, nor has the source such a person."
+    )
     assert three.as_text() == three.answer
 
 

@@ -311,7 +311,7 @@ def test_text_and_json_have_every_rule(source: Database) -> None:
             "severity": "warning",
             "rule": "reversed_dates",
             "path": "ssd_cin_plans.cinp_cin_plan_end_date < cinp_cin_plan_start_date",
-            "message": "must not be earlier",
+            "message": "the first date must not be earlier than the second",
             "records": 1,
             "record_ids": ["N1"],
         },
