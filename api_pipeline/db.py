@@ -461,7 +461,7 @@ class _OdbcDriver:
 
     def _level(self, connection: Any) -> str:
         with suppress(self._pyodbc.ProgrammingError):  # a server that has never heard of snapshots
-            if connection.execute(SNAPSHOT_STATE).fetchall()[0][0] == 1:
+            if [row[0] for row in connection.execute(SNAPSHOT_STATE).fetchall()] == [1]:
                 return "SNAPSHOT"
         return "REPEATABLE READ"
 
