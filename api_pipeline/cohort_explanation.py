@@ -16,7 +16,7 @@ from typing import Any
 from api_pipeline import delta, payload, schema, ssd_schema, validation
 from api_pipeline.config import Settings
 from api_pipeline.differences import Differences, compare
-from api_pipeline.errors import ConfigError, ConnectionLostError, DatabaseError, ExitCode
+from api_pipeline.errors import ConfigError, ConnectionLostError, DatabaseError, ExitCode, InterruptedRun
 from api_pipeline.refresh import Changes, Left
 from api_pipeline.source_access import connect_source, source_is_meant
 from api_pipeline.ssd_cohort import Exclusion, Ground, judge
@@ -325,6 +325,8 @@ def _tonight(
         summary = stage(settings, options, stop=stop)
     except ConfigError as error:
         return _Tonight("refused", f"it refuses to start: {error.message}")
+    if summary.stopped_because:
+        raise InterruptedRun(summary.stopped_because)
     return _outcome(summary.changes, summary.rules)
 
 

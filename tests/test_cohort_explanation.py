@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from api_pipeline import ssd_provision
 from api_pipeline.cohort_explanation import CohortExplanation
-from api_pipeline.errors import ConfigError, ExitCode
+from api_pipeline.errors import ConfigError, ExitCode, InterruptedRun
 from api_pipeline.explain import explain
 from api_pipeline.explanation import Explanation
 from api_pipeline.ssd_cohort import Ground
@@ -286,6 +288,28 @@ def test_what_stage_would_do_is_what_it_then_does(
     }
     assert {name for name, count in counts.items() if count} == {outcome} - {"left", "nothing"}
     assert bool(changes.left) is (outcome == "left")
+
+
+def test_everybody_is_judged_as_stage_judges_them(source: Source) -> None:
+    """Of a made-up population with its awkward cases, those and only those in the cohort get a row."""
+    settings = settings_of(source.staging, None)
+    ssd_provision.fill_ssd(settings, 25, 7)
+    source.stage()
+    staged = {row["person_id"].strip() for row in source.staging.rows()}
+    everybody = [str(row[0]) for row in source.database.query("SELECT pers_person_id FROM ssd_person")]
+    found = {each.strip(): of_source(source, each) for each in everybody}
+    assert {each for each, said in found.items() if said.included} == staged
+    assert all(bool(said.grounds) for said in found.values() if said.included)
+    assert {said.tonight for said in found.values()} <= {"unchanged", "nothing"}
+
+
+def test_stop_is_heard(source: Source) -> None:
+    """Ctrl+C ends the looking, too."""
+    source.add(family("P1"))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(InterruptedRun):
+        explain(settings_of(source.staging, None), "P1", stop=stop)
 
 
 def test_unreadable_date_is_named_by_its_column(source: Source) -> None:
