@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import uuid
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from api_pipeline.names import TableName
 from api_pipeline.refresh import Left, Refresher
@@ -520,3 +524,67 @@ def test_without_write_the_numbers_are_the_same(staging: Staging) -> None:
     changes = dry.changes
     assert [changes.new, changes.updated, changes.returned, changes.hash_only, changes.deleted] == [1] * 5
     assert staging.rows() != before
+
+
+# --- The law ----------------------------------------------------------------------------------------------
+
+_NAMES = ("a", "b", "c", " d", "E", "e")
+NIGHTS = st.lists(
+    st.tuples(
+        st.dictionaries(st.sampled_from(_NAMES), st.sampled_from(("Dent", "Prefect"))),
+        st.sampled_from(
+            ("nothing is sent", "all is acknowledged", "hashes are lost", "hashes are another's")
+        ),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NIGHTS)
+def test_table_is_the_cohort_after_every_night(tmp_path: Path, nights: Any) -> None:
+    """Whatever came before: who is in the cohort has tonight's payload, the others are deleted, and the same
+    night again writes nothing.
+    """
+    database = Database("sqlite", f"sqlite:///{tmp_path / uuid.uuid4().hex}.db", "staging_anon")
+    staging = Staging(database).create()
+    for cohort, meanwhile in nights:
+        people = [built(name, payload(name.strip(), surname=surname)) for name, surname in cohort.items()]
+        before = {row["person_id"]: row for row in staging.rows()}
+        night = refresh(staging, people, percent=None)
+        rows = {row["person_id"]: row for row in staging.rows()}
+        for person in people:
+            row = rows.pop(person.person_id)
+            assert (row["json_payload"], row["current_hash"]) == (text_of(person.payload), person.hash)
+            assert row["row_state"] in ("new", "updated", "unchanged")
+            old = before.get(person.person_id)
+            if old is None or old["row_state"] == "deleted" or old["json_payload"] != row["json_payload"]:
+                assert row["submission_status"] == "pending"
+                assert row["row_state"] != "unchanged"
+        assert {row["row_state"] for row in rows.values()} <= {"deleted"}
+        changes = night.changes
+        assert (
+            changes.new + changes.updated + changes.returned + changes.unchanged + changes.hash_only
+            == len(people)
+        )
+        again = staging.rows()
+        assert refresh(staging, people, percent=None).changes.unchanged == len(people)
+        assert staging.rows() == again
+        _meanwhile(staging, meanwhile)
+    database.close()
+
+
+def _meanwhile(staging: Staging, what: str) -> None:
+    """Do to the table what a run, or another tool, may do between two nights."""
+    if what == "all is acknowledged":
+        staging.database.execute(
+            f"UPDATE {staging.table} SET submission_status = 'sent', previous_hash = current_hash, "
+            "previous_json_payload = json_payload, "
+            "row_state = CASE row_state WHEN 'deleted' THEN row_state ELSE 'unchanged' END, "
+            "current_hash = CASE row_state WHEN 'deleted' THEN zeroblob(32) ELSE current_hash END"
+        )
+    elif what == "hashes are lost":
+        staging.database.execute(f"UPDATE {staging.table} SET current_hash = NULL")
+    elif what == "hashes are another's":
+        staging.database.execute(f"UPDATE {staging.table} SET current_hash = randomblob(32)")
