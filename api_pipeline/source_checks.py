@@ -212,13 +212,13 @@ class _Inspection:
         sql: list[str] = []
         without: list[str] = []
         unlimited: list[str] = []
-        for table, info in there.items():
-            if not source_catalogue.is_table(self.db, info):
-                continue  # a view is read by the indexes of its tables
-            leading = source_catalogue.leading_columns(self.db, self._name(table))
+        # A view is read by the indexes of its tables.
+        tables = {table: info for table, info in there.items() if source_catalogue.is_table(self.db, info)}
+        leading = source_catalogue.leading_columns(self.db, [self._name(table) for table in tables])
+        for table, info in tables.items():
             for name in dict.fromkeys(route.column for route in table.routes):
                 column = info.columns.get(name)
-                if column is None or name in leading:
+                if column is None or name in leading[table.name]:
                     continue
                 if source_catalogue.can_be_indexed(self.dialect, column):
                     without.append(f"{table.name}.{name}")
