@@ -9,7 +9,7 @@ the server calls equal (letter case, trailing blanks) may bring rows that belong
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -24,6 +24,7 @@ from api_pipeline.names import NamePart, TableName
 from api_pipeline.ssd_schema import FoundColumn, FoundTable
 from api_pipeline.ssd_tables import (
     SOURCE_TABLES,
+    ByParent,
     ByPerson,
     Person,
     Professional,
@@ -98,11 +99,12 @@ _Part = _Range | _Listed
 
 @dataclass(frozen=True)
 class _Read:
-    """What has been read of one page: rows by table and number of the route, and dates that are none."""
+    """What has been read of one page: rows by table and number of the route, dates that are none, and ids."""
 
     part: _Part
     rows: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
     spoilt: list[tuple[SourceTable, Any, str]] = field(default_factory=list)
+    arrays: dict[Any, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,11 @@ class SsdSource:
         """
         self.require()
         for part in self._named(persons, size) if persons else self._ranges(size):
-            page = self._page(part)
-            if page.people:
-                yield page
+            read = _Read(part)
+            if self._along(_PERSON, 0, read):  # whoever has no people needs no rows
+                page = self._page(read)
+                if page.people:
+                    yield page
 
     def _named(self, persons: Sequence[str], size: int) -> Iterator[_Part]:
         wanted = {person.strip() for person in persons}
@@ -252,8 +256,7 @@ class SsdSource:
             yield _Range(part.after, last[0][0] if last else None)
             part = _Range(last[0][0]) if last else None
 
-    def _page(self, part: _Part) -> PeoplePage:
-        read = _Read(part)
+    def _page(self, read: _Read) -> PeoplePage:
         page = SourcePage(
             {
                 table.row: [
@@ -360,24 +363,28 @@ class SsdSource:
             return self._among(table, route.column, _PERSON, _ID, [self._people(_PERSON, _ID, read.part)])
         parent = _BY_ROW[route.parent]
         if self._db.dialect is POSTGRESQL:
-            rows = (row for number in route.parent_routes for row in self._along(parent, number, read))
-            index = parent.row._fields.index(route.parent_column)
-            return self._given(table, route.column, {row[index] for row in rows})
+            return self._given(table, route, read)
         conditions = [self._route(parent, parent.routes[number], read) for number in route.parent_routes]
         return self._among(table, route.column, parent, route.parent_column, conditions)
 
-    def _given(self, table: SourceTable, column: str, values: set[str | None]) -> _Condition:
-        """Return the condition that a column is one of many ids, bound as one value.
+    def _given(self, table: SourceTable, route: ByParent, read: _Read) -> _Condition:
+        """Return the condition that a column is one of the parents' ids, bound as one value.
 
         PostgreSQL would read the parents again for each of their children, and takes this to be cheaper.
         """
-        name = self._id(table, column)
-        ids = {value for value in values if value is not None}
-        if self._tables[table.name].columns[column].type not in _PG_TEXTS:
-            name = f"CAST({name} AS TEXT)"
-            ids |= {text.rstrip(" ") for text in ids}  # as this cast does with CHAR
-        escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in ids)
-        array = "{" + ",".join(f'"{text}"' for text in escaped) + "}"
+        name = self._id(table, route.column)
+        padded = self._tables[table.name].columns[route.column].type not in _PG_TEXTS
+        if padded:
+            name = f"CAST({name} AS TEXT)"  # which takes the blanks off a CHAR
+        key = (route.parent, route.parent_column, route.parent_routes, padded)
+        array = read.arrays.get(key)
+        if array is None:
+            parent = _BY_ROW[route.parent]
+            index = parent.row._fields.index(route.parent_column)
+            rows = (row for number in route.parent_routes for row in self._along(parent, number, read))
+            ids = {row[index] for row in rows} - {None}
+            array = _pg_array(ids | {text.rstrip(" ") for text in ids} if padded else ids)
+            read.arrays[key] = array
         return _Condition(f"{name} IN (SELECT UNNEST(CAST(? AS TEXT[])))", [array])
 
     def _people(self, table: SourceTable, column: str, part: _Part) -> _Condition:
@@ -421,6 +428,15 @@ class SsdSource:
         if self._db.dialect is POSTGRESQL:
             return f'CAST({expression} AS TEXT) COLLATE "C"'
         return f"CAST({expression} AS TEXT)"
+
+
+def _pg_array(texts: Collection[str]) -> str:
+    """Return texts as PostgreSQL reads an array."""
+    joined = "\x00".join(texts)
+    if not joined:
+        return "{}" if not texts else '{""}'
+    joined = joined.replace("\\", "\\\\").replace('"', '\\"')
+    return '{"' + joined.replace("\x00", '","') + '"}'  # no text holds that character there
 
 
 def _before(table: SourceTable, route: Route) -> list[ByPerson]:

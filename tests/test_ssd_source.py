@@ -454,6 +454,7 @@ class TestOneMoment:
     def test_busy_source_may_be_tried_again(self, postgresql_database: Database) -> None:
         """A table that somebody holds for longer than the limit is a passing fault."""
         ssd_kit.create(postgresql_database)
+        ssd_kit.insert(postgresql_database, [person("a")])
         other = postgresql_database.connect()
         with db.connect(postgresql_database.connection_string) as ours:
             source = source_of(ours, None)
