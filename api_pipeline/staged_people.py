@@ -31,11 +31,12 @@ _NOW = {
     "postgresql": "LOCALTIMESTAMP",
     "sqlite": "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'",
 }
-# Whether the id makes its own values; else the next number is given, whatever default there is.
+# Whether the id makes its own values: by IDENTITY, or by a default such as the next value of a sequence.
 _GENERATED = {
     "sqlserver": (
-        "SELECT COUNT(*) FROM sys.columns "
-        "WHERE object_id = OBJECT_ID(N'{0}') AND name = N'id' AND is_identity = 1"
+        "SELECT COUNT(*) FROM sys.columns AS c WHERE c.object_id = OBJECT_ID(N'{0}') AND c.name = N'id' "
+        "AND (c.is_identity = 1 OR EXISTS (SELECT 1 FROM sys.default_constraints AS d "
+        "WHERE d.parent_object_id = c.object_id AND d.parent_column_id = c.column_id))"
     ),
     "postgresql": (
         "SELECT COUNT(*) FROM pg_attribute WHERE attrelid = to_regclass('{0}') "

@@ -282,6 +282,14 @@ def test_id_without_identity_is_continued(staging: Staging, nullable: str) -> No
     assert [row["id"] for row in staging.rows()] == [41, 42, 43, 44]
 
 
+def test_id_from_a_sequence_is_left_to_it(postgresql_database: Database) -> None:
+    """Numbers that a default makes are not taken away from it: other jobs insert too."""
+    staging = Staging(postgresql_database).create(id="SERIAL PRIMARY KEY")
+    refresh(staging, [built("p1"), built("p2")])
+    staging.add("p3", "{}")
+    assert [row["id"] for row in staging.rows()] == [1, 2, 3]
+
+
 def test_ids_that_do_not_fit_are_left_out(staging: Staging) -> None:
     """A long person_id leaves that person out, a long legacy_id stays NULL; nobody else is held up."""
     types = {"sqlserver": "NVARCHAR", "postgresql": "VARCHAR", "sqlite": "NVARCHAR"}
