@@ -238,8 +238,11 @@ def explain_cohort(
             source = SsdSource(database, SourceOptions.of(settings))
             return _explained(settings, table, source, person_id, window, stop)
     except DatabaseError as error:
-        lost = not connected or isinstance(error, ConnectionLostError)
-        code = ExitCode.DATABASE if lost else ExitCode.FAILED
+        if not connected or isinstance(error, ConnectionLostError):
+            code = ExitCode.DATABASE
+        else:
+            # Where no setting speaks of a source, another tool may fill the staging table from these tables.
+            code = ExitCode.FAILED if source_is_meant(settings) else ExitCode.OK
         return CohortExplanation(window, problem=str(error), code=code)
 
 

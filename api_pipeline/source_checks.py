@@ -84,6 +84,7 @@ class _Inspection:
         if not faults:
             yield Step("source table", True, f"All {len(found)} tables of the SSD are there and can be read.")
         yield from faults
+        yield from self._people()
         yield from self._types(found)
         yield from self._indexes(
             {table: info for table, info in infos.items() if info is not None and table.name in found}
@@ -148,6 +149,14 @@ class _Inspection:
         sql = schema_repair.grant(self.dialect, name, ["SELECT"], schema_repair.user(self.db))
         message = f"This login may not SELECT in {info.full_name}."
         return Step("source permission", False, message, _BY_HAND, sql)
+
+    def _people(self) -> Iterator[Step]:
+        """Say where ``stage`` would refuse the staging table (interface, "Settings", last paragraph)."""
+        fake, table = ssd_schema.is_fake(self.db, self.schema), self.settings.table
+        if fake != table.is_anon:
+            whose, others = ("fake", "real") if fake else ("real", "fake")
+            message = f"The SSD tables hold {whose} people and {table} is for {others} ones: stage refuses."
+            yield Step("source people", None, message, "Check TABLE_NAME, SSD_SCHEMA, SSD_CONNECTION_STRING.")
 
     # -- types -----------------------------------------------------------------------------------------
 
