@@ -91,7 +91,7 @@ class _Range:
 class _Listed:
     """The people with these ids."""
 
-    ids: list[Any]
+    ids: list[str]
 
 
 _Part = _Range | _Listed
@@ -215,7 +215,7 @@ class SsdSource:
     def _all_ids(self) -> Iterator[str]:
         for part in self._ranges(_IDS_AT_ONCE):
             condition = self._people(_PERSON, _ID, part)
-            yield from (str(row[0]) for row in self._select(_PERSON, [_ID], condition))
+            yield from (as_text(row[0]) or "" for row in self._select(_PERSON, [_ID], condition))
 
     # -- pages
 
@@ -266,6 +266,8 @@ class SsdSource:
             }
         )
         people = [row for row in page.rows(Person) if row.pers_person_id and row.pers_person_id.strip()]
+        if isinstance(read.part, _Listed):  # the server may call more ids equal than these
+            people = [row for row in people if row.pers_person_id in read.part.ids]
         present = {person.pers_person_id for person in people}
         unreadable: dict[str, str] = {}
         for table, row, column in read.spoilt:
@@ -295,7 +297,7 @@ class SsdSource:
     def _rows(self, table: SourceTable, condition: _Condition) -> tuple[list[Any], list[tuple[int, str]]]:
         """Return the rows as row-class tuples, and the row number and column of what cannot be read."""
         found = self._tables[table.name]
-        columns = list(table.columns)
+        columns: Sequence[str] = table.row._fields
         raw = self._select(table, columns, condition)
         converters = self._converters[table.name]
         make = partial(tuple.__new__, table.row)  # half the time of _make, which is worth it for all rows

@@ -207,9 +207,7 @@ class TestPages:
         for size in (1, 100):
             pages = list(source.pages([" p1", "p2", "nobody"], size=size))
             found = Counter(one.pers_person_id for page in pages for one in page.people)
-            wanted = {"p1": 1, "p1 ": 1, " p2": 1, "p2": 1}
-            assert {key: found[key] for key in wanted} == wanted
-            assert {key.strip().lower() for key in found if key} == {"p1", "p2"}
+            assert found == Counter({"p1": 1, "p1 ": 1, " p2": 1, "p2": 1})
             for page in pages:
                 for one in page.people:
                     assert belonging(rows, str(one.pers_person_id)) <= all_of(page)
