@@ -146,12 +146,20 @@ def smoke(context: Context) -> ExitCode:
 def validate(context: Context) -> ExitCode:
     """Every due payload, or the source tables, against the specification."""
     if context.args.source:
-        from api_pipeline import source_validation
-
-        return _check(context, source_validation.validate_source, Needs.DATABASE)
+        return _validate_source(context)
     from api_pipeline import inspection
 
     return _check(context, inspection.validate, Needs.DATABASE)
+
+
+def _validate_source(context: Context) -> ExitCode:
+    from api_pipeline import progress, source_validation
+
+    settings = context.settings(Needs.DATABASE)
+    shown = progress.choose(sys.stderr, wanted=not context.args.no_progress)
+    result = source_validation.validate_source(settings, stop=context.stop, progress=shown)
+    context.show(result.as_json(), result.as_text())
+    return result.exit_code
 
 
 def status(context: Context) -> ExitCode:

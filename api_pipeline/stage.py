@@ -248,6 +248,7 @@ class _Night:
         self._window = window
         self._stop = stop
         self._progress = progress
+        self._begun = False
 
     def attempt(self, summary: StageSummary) -> None:
         """Do it all once, and commit or leave no trace; ``summary`` gets what this attempt counted."""
@@ -267,6 +268,9 @@ class _Night:
         shared, listed = source.shared_ids(), source.listed_ids()
         if not options.persons:
             refresher.leave_nameless(source.nameless())
+        if self._begun:  # an attempt before this one failed
+            self._progress.end()
+        self._begun = True
         self._progress.begin(len(options.persons) or source.count())
         met: set[str] = set()
         for page in source.pages(options.persons):
