@@ -245,7 +245,7 @@ class Refresher:
 
     def _too_many_gone(self, percent: float) -> list[str]:
         if not self._named and not self._seen and self._not_purged:
-            return [f"the source has nobody in the cohort, and {self._not_purged} people are staged"]
+            return [f"the source has nobody in the cohort, while people are staged ({self._not_purged})"]
         gone = self.changes.deleted
         if gone <= BRAKE_MINIMUM or gone * 100 <= self._not_purged * percent:
             return []

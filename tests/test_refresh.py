@@ -426,7 +426,7 @@ def test_brake_on_an_empty_source(staging: Staging) -> None:
     add_staged(staging, built("p1"))
     before = staging.rows()
     night = refresh(staging, [])
-    assert night.held == ["the source has nobody in the cohort, and 1 people are staged"]
+    assert night.held == ["the source has nobody in the cohort, while people are staged (1)"]
     assert staging.rows() == before
     assert refresh(staging, [], percent=None).changes.deleted == 1
 

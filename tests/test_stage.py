@@ -249,6 +249,31 @@ def test_lost_connection_begins_anew(source: Source, monkeypatch: pytest.MonkeyP
     assert set(states(source.staging).values()) == {"new"}
 
 
+def test_row_written_by_another_job_meanwhile(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody else commits between our reading and writing is not lost: the night is done again."""
+    staging = Staging(postgresql_database).create()
+    source = Source(staging, postgresql_database).create().add(family("p1"), family("p2"))
+    source.stage()
+    source.update("ssd_person", "pers_surname = 'Dent'", "pers_person_id", "p1")
+    finish = Refresher.finish
+    attempts: list[int] = []
+
+    def meddling(refresher: Refresher, percent: float | None) -> list[str]:
+        attempts.append(refresher.changes.updated)
+        if len(attempts) == 1:
+            staging.update("p1", api_response="from another job")
+        return finish(refresher, percent)
+
+    monkeypatch.setattr(Refresher, "finish", meddling)
+    stop = Waits()
+    assert source.stage(stop=stop).changes.updated == 1
+    assert (attempts, len(stop.seconds)) == ([1, 1], 1)
+    row = staging.row("p1")
+    assert (row["row_state"], row["api_response"]) == ("updated", "from another job")
+
+
 def test_commit_that_fails_leaves_nothing(local_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the commit is refused for good, the table is as before."""
     local_source.add(family("p1"), family("p2")).stage()
