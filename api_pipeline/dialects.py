@@ -361,15 +361,15 @@ class PostgreSql(Dialect):
         return f"json_to_recordset(CAST(? AS JSON)) AS v ({typed})"
 
     def listed(self, columns: Mapping[str, Kind], rows: Sequence[Sequence[Any]]) -> list[Any]:
-        records = [
-            {
-                name: "\\x" + value.hex() if isinstance(value, bytes) else self.parameter(kind, value)
-                for (name, kind), value in zip(columns.items(), row, strict=True)
-            }
-            for row in rows
-        ]
+        names = list(columns)
+        records = [dict(zip(names, map(self._listable, row), strict=True)) for row in rows]
         # Not as ASCII: a server whose encoding is not UTF-8 refuses escapes beyond ASCII.
         return [json.dumps(records, ensure_ascii=False, separators=(",", ":"))]
+
+    def _listable(self, value: Any) -> Any:
+        if isinstance(value, bytes):
+            return "\\x" + value.hex()
+        return self.timestamp(value) if isinstance(value, datetime) else value
 
     def timestamp(self, moment: datetime) -> str:
         return moment.isoformat(sep=" ", timespec="microseconds")

@@ -27,7 +27,7 @@ LAYERS = (
     # What a run is told, and where it writes what it did.
     "setting_values setting_table setting_loader envfile config logs spool",
     # One border each: the API's side and the databases' side; the three tables; the stand-in for the API.
-    "transport auth dialects odbc reachability schema schema_repair db locking",
+    "transport auth dialects odbc sqlite_errors reachability schema schema_repair db locking",
     "ledger_schema ledger_reading staging ledger writeback",
     "receiver_checks receiver_http receiver_replies receiver",
     "api",
@@ -44,7 +44,7 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 
 API_SIDE = {"transport", "auth", "api"}
 DATABASE_SIDE = set(
-    "dialects odbc reachability schema schema_repair db locking "
+    "dialects odbc sqlite_errors reachability schema schema_repair db locking "
     "ledger_schema ledger_reading staging ledger writeback".split()
 )
 
