@@ -23,7 +23,7 @@ from tests import model_world, ssd_kit, ssd_oracle
 from tests.databases import Database
 from tests.db_kit import Waits
 from tests.ssd_strategies import Rows, population
-from tests.staging_kit import Staging, settings_of
+from tests.staging_kit import MARKER, Staging, digest, settings_of
 
 TICK = timedelta(milliseconds=10)  # SQL Server's DATETIME holds every hundredth of a second
 TYPES = {"csdq_sdq_score": "VARCHAR(20)"}  # numbers and texts in one column
@@ -93,6 +93,19 @@ def _lacks_id(row: Any) -> bool:
     return any(column in columns and not (getattr(row, column) or "").strip() for column in row._fields)
 
 
+def in_source(database: Database, name: str) -> str:
+    """Return the name of a source table as a statement takes it."""
+    schema = ssd_kit.schema_of(database)
+    return f"{schema.text}.{name}" if schema else name
+
+
+def source_settings(staging: Staging, receiver: Receiver | None, **changes: Any) -> Settings:
+    """Return settings with the source in the place that the test has for itself."""
+    schema = ssd_kit.schema_of(staging.database)
+    place = {"SSD_SCHEMA": schema.text} if schema else {}
+    return settings_of(staging, receiver, **place, **changes)
+
+
 class World:
     """One authority: its source, its staging table, and the receiver."""
 
@@ -107,9 +120,8 @@ class World:
         self.rows = crowd(self.run_date, self.groups, tame=True)
         self.gone: list[t.Person] = []
         self._renamings = 0
-        schema = ssd_kit.create(database, types=TYPES)
-        prefix = f"{schema.text}." if schema else ""
-        database.execute(f"CREATE TABLE {prefix}ssd_fake_data_marker (made_at INTEGER)")
+        ssd_kit.create(database, types=TYPES)
+        database.execute(f"CREATE TABLE {in_source(database, 'ssd_fake_data_marker')} (made_at INTEGER)")
         self._stored: Rows = {}
         self.store()
 
@@ -130,15 +142,14 @@ class World:
 
     def source(self, name: str) -> str:
         """Return the name of a source table as a statement takes it."""
-        schema = ssd_kit.schema_of(self.database)
-        return f"{schema.text}.{name}" if schema else name
+        return in_source(self.database, name)
 
     def change(self, times: int) -> None:
         """Let the case system change."""
         what: list[Callable[[], None]] = [
             *(self._edit,) * 4,
             *(self._drop, self._add, self._depart, self._depart, self._return, self._return),
-            *(self._rename, self._pad),
+            *(self._rename, self._pad, self._double),
         ]
         for _ in range(times):
             self.chance.choice(what)()
@@ -176,6 +187,22 @@ class World:
     def _return(self) -> None:
         if self.gone:
             self.rows[t.Person].append(self.gone.pop(self.chance.randrange(len(self.gone))))
+
+    def _double(self) -> None:
+        """Give somebody a second row, the same but for blanks around the id."""
+        if self.rows[t.Person]:
+            person = self.chance.choice(self.rows[t.Person])
+            self.rows[t.Person].append(person._replace(pers_person_id=f"{person.pers_person_id}  "))
+
+    def mend(self) -> None:
+        """Take out the second rows."""
+        met: set[str] = set()
+        for people in (self.rows[t.Person], self.gone):
+            for person in list(people):
+                name = str(person.pers_person_id).strip()
+                if name in met:
+                    people.remove(person)
+                met.add(name)
 
     def _rename(self) -> None:
         """Give the records of one kind new ids, as case systems do over night."""
@@ -216,9 +243,7 @@ class World:
 
     def settings(self, **changes: Any) -> Settings:
         """Return the settings of a night."""
-        schema = ssd_kit.schema_of(self.database)
-        place = {"SSD_SCHEMA": schema.text} if schema else {}
-        return settings_of(self.staging, self.receiver, **place, **changes)
+        return source_settings(self.staging, self.receiver, **changes)
 
     def stage(self, **options: Any) -> StageSummary:
         """Refresh the staging table from the source as it is now."""
@@ -233,8 +258,29 @@ class World:
         settings = self.settings(USE_PARTIAL_PAYLOAD=partial, BATCH_SIZE=self.chance.choice([1, 3, 100]))
         return pipeline.run(settings, options, stop=Waits())
 
+    def meddle(self) -> None:
+        """Have another tool refresh some rows: other hashes or none, and its own way to write values."""
+        for row in self.dump():
+            if row["current_hash"] == MARKER or self.chance.random() > 0.15:
+                continue
+            own = digest(row["json_payload"])
+            was_equal = row["previous_hash"] == row["current_hash"]
+            values: dict[str, Any] = self.chance.choice(
+                [
+                    {"current_hash": own, **({"previous_hash": own} if was_equal else {})},
+                    {"current_hash": None},
+                    {"row_state": f" {row['row_state'].title()} "},
+                    {"submission_status": row["submission_status"].upper()},
+                ]
+            )
+            self.staging.update(row["person_id"], **values)
+
     def night(self, *, partial: bool) -> None:
         """Change, refresh and send, each of them or not, and the sending not always with success."""
+        if self.chance.random() < 0.3:
+            self.mend()
+        if self.chance.random() < 0.2:
+            self.meddle()
         self.change(self.chance.randrange(8))
         self.run_date += timedelta(days=self.chance.choice([0, 1, 1, 7, 30, 45]))
         if self.chance.random() < 0.85:
@@ -265,7 +311,7 @@ class World:
         staged = {
             row["person_id"].strip(): json.loads(row["json_payload"])
             for row in self.dump()
-            if row["row_state"] != "deleted"
+            if row["row_state"].strip().lower() != "deleted"
         }
         assert staged.keys() == cohort.keys()
         for name, payload in cohort.items():
