@@ -126,6 +126,7 @@ GROUNDS: list[tuple[Ground, datetime, list[Any], list[str]]] = [
             looked_after("E2", "P1", "C2", "R8"),
             looked_after("E3", "P1", "C3", None),
             episode("R7", "P7", IN_WINDOW, IN_WINDOW),
+            episode("R8", "P7", LONG_AGO, LONG_AGO),
             placement("L1", "C2", IN_WINDOW),
             placement("L2", "C3", at("2030-01-01")),
         ],
@@ -409,6 +410,18 @@ def test_person_who_left_the_source(source: Source) -> None:
     assert "is due, because the status is pending" in found.answer
     assert "in the cohort    no: ssd_person has no such person" in found.as_text()
     assert found.as_json()["source"]["stage"] == "deleted"
+
+
+def test_outer_blanks_of_an_id_do_not_matter(source: Source) -> None:
+    """The row is found as ``stage`` finds it, while the person is there and afterwards."""
+    source.add(family(" P1"))
+    source.stage()
+    source.update("ssd_person", "pers_forename = 'Siobhan'", "pers_person_id", " P1")
+    found = of_source(source, "P1")
+    assert found.differences is not None
+    assert found.differences.added == ("$.child_details.first_name",)
+    source.remove(" P1")
+    assert of_source(source, "P1").tonight == "deleted"
 
 
 def test_what_is_said_of_the_next_run_is_about_the_row(source: Source, hooked: HookedReceiver) -> None:

@@ -288,6 +288,9 @@ def test_settings_of_the_source_hold(source: Database) -> None:
     source.execute("CREATE TABLE stat_return (person_id TEXT)")
     source.execute("INSERT INTO stat_return VALUES (' P2 ')")
     assert check(source, COHORT_TABLE="stat_return").cohort == 1
+    source.execute("UPDATE ssd_person SET pers_person_id = 'P2 ' WHERE pers_person_id = 'P2'")
+    source.execute("UPDATE ssd_cin_episodes SET cine_person_id = 'P2 ' WHERE cine_person_id = 'P2'")
+    assert check(source, COHORT_TABLE="stat_return").cohort == 1
     plan = make(
         CinPlan, cinp_cin_plan_id="N1", cinp_referral_id="P1-R", cinp_cin_plan_start_date=at("2024-02-01")
     )
