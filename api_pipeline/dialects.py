@@ -7,7 +7,6 @@ of this project, and row counts. Everything for SQL Server is valid on SQL Serve
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from api_pipeline.names import NamePart, TableName
+from api_pipeline.payload import compact
 
 
 class Kind(Enum):
@@ -364,7 +364,7 @@ class PostgreSql(Dialect):
         names = list(columns)
         records = [dict(zip(names, map(self._listable, row), strict=True)) for row in rows]
         # Not as ASCII: a server whose encoding is not UTF-8 refuses escapes beyond ASCII.
-        return [json.dumps(records, ensure_ascii=False, separators=(",", ":"))]
+        return [compact(records)]
 
     def _listable(self, value: Any) -> Any:
         if isinstance(value, bytes):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jiter
+import orjson
 
 # What `current_hash` holds once the deletion of a person has been acknowledged (domain, section 3).
 PURGE_MARKER = bytes(32)
@@ -137,6 +138,18 @@ def canonical(value: Any) -> bytes:
         ValueError: for infinity, NaN and half surrogates, which :func:`parse` never returns.
     """
     return _ENCODER.encode(value).encode()
+
+
+def compact(value: Any) -> str:
+    """Return a value as JSON without white space, members in the order in which they are.
+
+    For what :func:`parse` returns, and for what is built from texts, whole numbers and flags: infinity and
+    NaN, which are neither, would become null. Half a surrogate comes out as it is, for the reader to refuse.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return _COMPACT.encode(value)
 
 
 def content_hash(text: str) -> bytes:

@@ -27,6 +27,7 @@ from api_pipeline.delivery import Dispatcher, Fate, Record, RecordKind, Result, 
 from api_pipeline.errors import ExitCode, InterruptedRun, PipelineError
 from api_pipeline.ledger import Ledger
 from api_pipeline.locking import RunLock
+from api_pipeline.progress import Progress
 from api_pipeline.recording import Entry, Recorder
 from api_pipeline.remembered import Attempt, Closing, LogKind, LogOutcome
 from api_pipeline.sourcing import Changed, Event, Failed, Noticed, Settled, Source, Waiting
@@ -50,19 +51,6 @@ class RunOptions:
     dry_run: bool = False
     allow_deletions: bool = False
     resend: bool = False
-
-
-class Progress:
-    """Where a run reports how far it is; the default reports nothing."""
-
-    def begin(self, total: int) -> None:
-        """The run is going to handle ``total`` rows."""
-
-    def advance(self, rows: int) -> None:
-        """So many more rows have been handled."""
-
-    def end(self) -> None:
-        """The run is over, one way or another."""
 
 
 def run(

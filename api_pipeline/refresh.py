@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from api_pipeline import brake
 from api_pipeline import payload as payloads
-from api_pipeline.planning import BRAKE_MINIMUM
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.ssd_payload import text_of
 from api_pipeline.staged_people import NewRow, PersonIds, StagedPeople, StagedPerson
@@ -247,7 +247,7 @@ class Refresher:
         if not self._named and not self._seen and self._not_purged:
             return [f"the source has nobody in the cohort, while people are staged ({self._not_purged})"]
         gone = self.changes.deleted
-        if gone <= BRAKE_MINIMUM or gone * 100 <= self._not_purged * percent:
+        if not brake.holds(gone, self._not_purged, percent):
             return []
         return [f"{gone} of {self._not_purged} staged people would be deleted"]
 
@@ -256,14 +256,14 @@ class Refresher:
 
         The payloads of those who were not seen are read only if a list has lost more than the minimum.
         """
-        shorter = {name: fewer for name, fewer in self._fewer.items() if fewer > BRAKE_MINIMUM}
+        shorter = {name: fewer for name, fewer in self._fewer.items() if fewer > brake.MINIMUM}
         if not shorter:
             return []
         before = self._before + self._records_of_others()
         self.changes.lost = {
             name: (fewer, before[name])
             for name, fewer in sorted(shorter.items())
-            if fewer * 100 > before[name] * percent
+            if brake.holds(fewer, before[name], percent)
         }
         return [
             f"{fewer} of {of} records of {name} would be lost"

@@ -19,7 +19,7 @@ from api_pipeline import validation
 from api_pipeline.config import Settings
 from api_pipeline.errors import ExitCode, InterruptedRun
 from api_pipeline.inspection import Groups, RuleGroup
-from api_pipeline.pipeline import Progress
+from api_pipeline.progress import Progress
 from api_pipeline.source_access import connect_source
 from api_pipeline.source_dates import reversed_dates
 from api_pipeline.ssd_cohort import judge

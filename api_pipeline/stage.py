@@ -23,7 +23,7 @@ from api_pipeline import db
 from api_pipeline.config import Settings
 from api_pipeline.errors import ConfigError, ExitCode, InterruptedRun, PipelineError
 from api_pipeline.locking import RunLock
-from api_pipeline.pipeline import Progress
+from api_pipeline.progress import Progress
 from api_pipeline.refresh import Built, Left, Refresher
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.setting_values import SQLITE_PREFIX

@@ -12,7 +12,7 @@ import pytest
 
 from api_pipeline import inspection, ssd_provision
 from api_pipeline.errors import ConfigError, DatabaseError, ExitCode, InterruptedRun
-from api_pipeline.pipeline import Progress
+from api_pipeline.progress import Progress
 from api_pipeline.source_dates import DATE_PAIRS, reversed_dates
 from api_pipeline.source_validation import SourceReport, validate_source
 from api_pipeline.ssd_source import SsdSource

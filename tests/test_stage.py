@@ -21,7 +21,7 @@ from api_pipeline.errors import (
 )
 from api_pipeline.locking import RunLock
 from api_pipeline.names import TableName
-from api_pipeline.pipeline import Progress
+from api_pipeline.progress import Progress
 from api_pipeline.refresh import Refresher
 from api_pipeline.schema import require
 from api_pipeline.ssd_source import SsdSource
