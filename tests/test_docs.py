@@ -231,6 +231,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dead == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_sequence_diagrams_can_be_drawn(page: Path) -> None:
+    """No message of a sequence diagram holds a semicolon, which ends a statement in Mermaid."""
+    blocks = [block for kind, block in _FENCE.findall(page.read_text(encoding="utf-8")) if kind == "mermaid"]
+    lines = [line for block in blocks if block.startswith("sequenceDiagram") for line in block.splitlines()]
+    assert [line for line in lines if ";" in line] == []
+
+
 @pytest.mark.parametrize("mark", ["env:practice", "env:test"])
 def test_shown_env_files_are_complete(mark: str, tmp_path: Path) -> None:
     """A .env copied from the README lets ``run`` and ``smoke`` start: nothing missing, misspelt or unsafe."""
