@@ -120,7 +120,7 @@ class World:
         self.rows = crowd(self.run_date, self.groups, tame=True)
         self.gone: list[t.Person] = []
         self._renamings = 0
-        ssd_kit.create(database, types=TYPES)
+        ssd_kit.create(database, types=TYPES, indexes=False)
         database.execute(f"CREATE TABLE {in_source(database, 'ssd_fake_data_marker')} (made_at INTEGER)")
         self._stored: Rows = {}
         self.store()

@@ -272,7 +272,7 @@ def test_every_database_stages_the_same_bytes(database: Database) -> None:
 
 def fill(database: Database, rows: Rows) -> None:
     """Make the source tables, marked as fake, and fill them."""
-    ssd_kit.create(database, types=TYPES)
+    ssd_kit.create(database, types=TYPES, indexes=False)
     database.execute(f"CREATE TABLE {in_source(database, 'ssd_fake_data_marker')} (made_at INTEGER)")
     ssd_kit.insert(database, [row for found in rows.values() for row in found])
 
