@@ -93,6 +93,7 @@ class Refresher:
         self._staged, self._live, self._shared, self._not_purged = self._people.survey()
         self._named = {hash(person.strip()) for person in persons}
         self._seen = PersonIds()
+        self._cohort_is_empty = True  # those left as they are may be in it or not
         self._uncounted: set[int] = set()  # seen, but their records are not in the counts below
         self._before: Counter[str] = Counter()  # records of the staged people that were seen
         self._fewer: Counter[str] = Counter()  # and by how many they have become fewer
@@ -126,6 +127,7 @@ class Refresher:
             DatabaseError: if the table cannot be read or written to.
         """
         wanted: dict[str, Built] = {}
+        self._cohort_is_empty = self._cohort_is_empty and not people
         for built in people:
             trimmed = built.person_id.strip()
             if hash(trimmed) in self._shared:
@@ -244,7 +246,7 @@ class Refresher:
         return gone
 
     def _too_many_gone(self, percent: float) -> list[str]:
-        if not self._named and not self._seen and self._not_purged:
+        if not self._named and self._cohort_is_empty and self._not_purged:
             return [f"the source has nobody in the cohort, while people are staged ({self._not_purged})"]
         gone = self.changes.deleted
         if not brake.holds(gone, self._not_purged, percent):

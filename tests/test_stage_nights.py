@@ -165,6 +165,14 @@ def test_an_empty_source_writes_nothing(few: World) -> None:
     assert_held(few)
 
 
+def test_an_empty_cohort_writes_nothing_whoever_is_left(local: World) -> None:
+    """People who are left as they are, two rows with one id, do not make an empty cohort a full one."""
+    kept = local.rows[t.Person][0]
+    local.rows = {kind: [] for kind in local.rows}
+    local.rows[t.Person] = [kept, kept]
+    assert_held(local)
+
+
 def test_a_locked_source_writes_nothing(few: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody holds a source table, stage gives up with code 3, and afterwards it goes on."""
     monkeypatch.setattr(db, "LOCK_TIMEOUT", 1 if few.database.kind == "sqlserver" else 0.05)
