@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from api_pipeline.ssd_payload import PayloadBuilder
 from api_pipeline.ssd_source import SourceOptions, SsdSource
 from api_pipeline.ssd_tables import Person, Professional, SourcePage
 from api_pipeline.ssd_window import Window
-from tests import ssd_kit, ssd_oracle
+from tests import databases, ssd_kit, ssd_oracle
 from tests.databases import Database
 from tests.db_kit import opened
 from tests.ssd_strategies import MONTHS, RUN_DATES, UASC_PATTERNS, Rows, population, smallest
@@ -268,6 +269,47 @@ def test_every_database_stages_the_same_bytes(database: Database) -> None:
         }
         assert found == wanted
     assert len(wanted) > 8
+
+
+def test_every_setting_reaches_the_payload(sqlite_database: Database, tmp_path: Path) -> None:
+    """A source in another database, another window, another column for workers, another text for UASC and a
+    cohort table: the staged cohort is the oracle's with all of them.
+    """
+    night = Night(RUN_DATES[-5], 13, "ASYLUM|^U$")
+    rows = crowd(night.run_date, range(200, 230))
+    folder = tmp_path / "source"
+    folder.mkdir()
+    source = databases.new_sqlite(folder)
+    fill(source, {**rows, Professional: [row._replace(**{_NUMBER: "junk"}) for row in rows[Professional]]})
+    source.execute("ALTER TABLE ssd_professionals ADD COLUMN staff_no TEXT")
+    for number, row in enumerate(rows[Professional], 1):
+        source.execute(
+            "UPDATE ssd_professionals SET staff_no = ? WHERE rowid = ?", [getattr(row, _NUMBER), number]
+        )
+    listed = [person.pers_person_id for person in rows[Person] if "p1" in person.pers_person_id]
+    source.execute("CREATE TABLE statutory (person_id TEXT)")
+    source.executemany("INSERT INTO statutory VALUES (?)", [[f" {person}"] for person in listed])
+    staging = Staging(sqlite_database).create()
+    settings = source_settings(
+        staging,
+        None,
+        SSD_CONNECTION_STRING=source.connection_string,
+        WINDOW_MONTHS=night.months,
+        WORKER_ID_COLUMN="staff_no",
+        UASC_PATTERN=night.uasc_pattern,
+        COHORT_TABLE="statutory",
+    )
+    stage.stage(settings, stage.StageOptions(as_of=night.run_date))
+    source.close()
+    answers = night.answers(rows, [person.strip() for person in listed])
+    ids = Counter((a.person_id or "").strip() for a in answers)
+    wanted = {a.person_id: a.payload for a in answers if a.included and ids[(a.person_id or "").strip()] == 1}
+    assert {row["person_id"]: row["json_payload"] for row in staging.rows()} == wanted
+    assert "worker_id" in "".join(wanted.values())
+    assert len(wanted) > 8
+
+
+_NUMBER = "prof_social_worker_registration_no"
 
 
 def fill(database: Database, rows: Rows) -> None:
