@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tabulate
 
-from api_pipeline import pipeline, provision, semantic, ssd_provision, stage
+from api_pipeline import pipeline, provision, semantic, source_access, ssd_provision, stage
 from api_pipeline.config import Needs, Settings, load_settings
 from api_pipeline.errors import ConfigError, ExitCode
 from api_pipeline.fake_ssd import by_table, fake_population
@@ -112,7 +112,7 @@ class _Demo:
     def cohort(self) -> dict[str, bytes]:
         """Return what DfE ought to hold, straight from the source: la_child_id -> semantic hash."""
         window = Window.of(self._days[2], self._settings.window_months)
-        with ssd_provision.connect_source(self._settings) as database:
+        with source_access.connect_source(self._settings) as database:
             source = SsdSource(database, SourceOptions.of(self._settings))
             builder = PayloadBuilder(window, source.professionals(), self._settings.uasc_pattern)
             payloads = [

@@ -18,11 +18,12 @@ from typing import Any
 from api_pipeline import db, provision, schema, ssd_schema
 from api_pipeline.config import Settings
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect, Kind
-from api_pipeline.errors import ConfigError, DatabaseError, PipelineError
+from api_pipeline.errors import ConfigError, DatabaseError
 from api_pipeline.fake_ssd import FakePerson, by_table, fake_population, fake_professionals
 from api_pipeline.fake_ssd_nights import Change, Delete, Insert, Update
 from api_pipeline.names import NamePart
 from api_pipeline.provision import Filled
+from api_pipeline.source_access import connect_source
 from api_pipeline.ssd_schema import FoundTable
 from api_pipeline.ssd_tables import SOURCE_TABLES, Person, Professional
 from api_pipeline.ssd_tables import Kind as SourceKind
@@ -35,25 +36,6 @@ _FAKE = "FAKE"  # how every id of a fake person or record begins
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 
 _Tables = Mapping[type[Any], FoundTable]
-
-
-def connect_source(settings: Settings, *, create: bool = False) -> db.Database:
-    """Open the database of the SSD tables: SSD_CONNECTION_STRING, or else that of the staging table.
-
-    Raises:
-        ConfigError: if the text is no connection string.
-        DatabaseError: as :func:`db.connect` does.
-    """
-    try:
-        return provision.connect(_of_source(settings), create=create)
-    except PipelineError as error:
-        if settings.ssd_connection_string is None:
-            raise
-        texts = [
-            text.replace("DB_CONNECTION_STRING", "SSD_CONNECTION_STRING")
-            for text in (error.message, error.remedy)
-        ]
-        raise type(error)(texts[0], hop=error.hop, remedy=texts[1]) from error
 
 
 def _of_source(settings: Settings) -> Settings:
