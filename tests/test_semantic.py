@@ -141,6 +141,42 @@ def test_hash_tells_json_values_apart_that_python_takes_for_equal() -> None:
     assert len(hashes) == len(values) + 1
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.0,
+        -0.0,
+        1e16,
+        -1e16,
+        1e-7,
+        5e-324,
+        1e22,
+        1.5,
+        2**64,
+        -(2**63) - 1,
+        None,
+        "1.5",
+        "e5,null]",
+        "\x7f\u2028",
+    ],
+)
+@pytest.mark.parametrize(
+    "wrapped", [lambda value: value, lambda value: [value], lambda value: {"a": [value]}]
+)
+def test_hash_is_of_the_canonical_text_whatever_the_number(value: Any, wrapped: Any) -> None:
+    """Numbers are written as everywhere in this tool, wherever they stand."""
+    child = {"social_care_episodes": [{"b": wrapped(value)}, {"a": wrapped(value)}], "z": wrapped(value)}
+    ordered = child | {"social_care_episodes": child["social_care_episodes"][::-1]}
+    assert semantic_hash(child) == hashlib.sha256(canonical(ordered)).digest()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_hash_refuses_what_is_no_number(value: float) -> None:
+    """The strict reader never returns it."""
+    with pytest.raises(ValueError, match="JSON compliant"):
+        semantic_hash({"social_care_episodes": [{"x": [value]}]})
+
+
 def test_hash_of_a_payload_that_was_read_back_is_the_same() -> None:
     """So a stored payload can be compared with one that was just built."""
     child = {"la_child_id": "1", "child_details": {"first_name": 'Zo\u00eb \U0001f31f "\\\n\u0000'}}
