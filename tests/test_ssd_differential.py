@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from api_pipeline import ssd_tables as t
 from api_pipeline import stage
 from api_pipeline.errors import ExitCode
 from api_pipeline.semantic import record_counts, semantic_hash
@@ -131,6 +132,35 @@ def test_payloads_equal_on_every_awkward_date(run_date: date) -> None:
     """Around the turn of the year, of the financial year and of February nothing differs either."""
     for seed in range(6):
         assert_no_difference(population(seed, run_date), Night(run_date))
+
+
+def test_null_joins_nothing() -> None:
+    """An id that is NULL leads nowhere, not even to a row whose id is an empty text; a blank one does lead
+    to the same blank one.
+    """
+    start = datetime(2025, 2, 3)  # noqa: DTZ001 - the database's own time
+    for missing, blank in ((None, ""), ("", ""), (" ", "")):
+        rows: list[Any] = [
+            ssd_kit.person("p1", pers_dob=datetime(2015, 1, 1)),  # noqa: DTZ001
+            t.CinEpisode("r1", "p1", start, None, None, None, None),
+            t.CinEpisode(missing, "p1", start, None, None, None, None),
+            t.CinAssessment(missing, "p1", "r1", start, None),
+            t.CinAssessment("a2", "p1", blank, start, None),
+            t.AssessmentFactors(blank, '["1A"]'),
+            t.CinPlan("x", "r1", blank, start, None),
+            t.CinPlan("y", blank, "p1", start, None),
+            t.S47Enquiry(missing, "r1", "p1", start, None, None),
+            t.InitialCpConference(blank, start),
+            t.ClaEpisode("c1", "p1", missing, "r1", "S", "E1"),
+            t.ClaPlacement("z", blank, start, None, None, None, None),
+            t.Permanence(blank, blank, start, None, None),
+            t.Involvement(missing, "r1", "CW", start, None),
+            Professional(blank, "SW1"),
+        ]
+        together: Rows = {}
+        for row in rows:
+            together.setdefault(type(row), []).append(row)
+        assert_no_difference(together, Night(date(2025, 7, 14)))
 
 
 @given(seed=_SEEDS)
