@@ -1,7 +1,7 @@
 """``stage``: one night from the SSD tables to the staging table.
 
 Carries out ssd, section 5. The way of a person: :class:`ssd_source.SsdSource` reads them in a page of people,
-:func:`ssd_cohort.judge` says whether they are in the cohort, :class:`ssd_payload.PayloadBuilder` builds the
+:class:`ssd_cohort.Judge` says whether they are in the cohort, :class:`ssd_payload.PayloadBuilder` builds the
 payload, :class:`refresh.Refresher` compares it with the staged row and writes the difference. All of it is
 one transaction of the staging table's database: committed as a whole, or as if it had never been.
 """
@@ -27,10 +27,10 @@ from api_pipeline.progress import Progress
 from api_pipeline.refresh import Built, Left, Refresher
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.setting_values import SQLITE_PREFIX
-from api_pipeline.ssd_cohort import judge
+from api_pipeline.ssd_cohort import Judge, Verdict
 from api_pipeline.ssd_payload import PayloadBuilder
 from api_pipeline.ssd_source import PeoplePage, SourceOptions, SsdSource
-from api_pipeline.ssd_tables import Person
+from api_pipeline.ssd_tables import Person, SourcePage
 from api_pipeline.ssd_window import Window
 from api_pipeline.stage_summary import StageSummary
 from api_pipeline.staging import StagingTable
@@ -227,6 +227,16 @@ class _Counts:
     grounds: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
 
+    def included(self, verdict: Verdict) -> bool:
+        """Count a verdict, and return whether the person is in the cohort."""
+        if verdict.exclusion is not None:
+            self.excluded[verdict.exclusion.value] += 1
+            return False
+        self.cohort += 1
+        for ground in verdict.grounds:
+            self.grounds[ground.value] += 1
+        return True
+
 
 class _Night:
     """The work of one night; nothing of an attempt outlives it but the summary."""
@@ -300,34 +310,24 @@ class _Night:
         listed: frozenset[str] | None,
     ) -> None:
         built: list[Built] = []
+        verdict_of = Judge(page.page, self._window).verdict
         for person in page.people:
             person_id = person.pers_person_id or ""
-            counts.people += 1
-            if person_id.strip() in shared:
+            trimmed = person_id.strip()
+            if trimmed in shared:
                 refresher.leave(person_id, Left.SHARED_IN_SOURCE)
             elif person_id in page.unreadable:
                 refresher.leave(person_id, Left.UNREADABLE)
-            elif self._is_included(person, page, counts, listed):
-                built.append(_built(builder, person, page))
-            if len(built) == _BUILT_AT_ONCE:
-                refresher.take(built)
-                built = []
-                self._require_going_on()
+            elif counts.included(verdict_of(person, listed is None or trimmed in listed)):
+                built.append(_built(builder, person, page.page))
+                if len(built) == _BUILT_AT_ONCE:
+                    refresher.take(built)
+                    built = []
+                    self._require_going_on()
         refresher.take(built)
+        counts.people += len(page.people)
         self._progress.advance(len(page.people))
         self._require_going_on()
-
-    def _is_included(
-        self, person: Person, page: PeoplePage, counts: _Counts, listed: frozenset[str] | None
-    ) -> bool:
-        is_listed = listed is None or (person.pers_person_id or "").strip() in listed
-        verdict = judge(person, page.page, self._window, is_listed)
-        if verdict.exclusion is not None:
-            counts.excluded[verdict.exclusion.value] += 1
-            return False
-        counts.cohort += 1
-        counts.grounds.update(ground.value for ground in verdict.grounds)
-        return True
 
     def _require_going_on(self) -> None:
         if self._stop.is_set():
@@ -344,8 +344,8 @@ class _Night:
         return text
 
 
-def _built(builder: PayloadBuilder, person: Person, page: PeoplePage) -> Built:
-    payload = builder.build(person, page.page)
+def _built(builder: PayloadBuilder, person: Person, page: SourcePage) -> Built:
+    payload = builder.build(person, page)
     return Built(
         person_id=person.pers_person_id or "",
         legacy_id=person.pers_legacy_id,
