@@ -75,11 +75,11 @@ def parse(text: str) -> Any:
     return value
 
 
-def decode(text: str | bytes) -> Any:
+def decode(text: str | bytes, *, unique_keys: bool = True) -> Any:
     """Do what :func:`parse` does, except that a number such as 1e999 comes back as infinity.
 
     For callers whose next step refuses infinity anyway: looking for it costs as much as reading. Bytes are
-    a text that was encoded as UTF-8.
+    a text that was encoded as UTF-8. Without ``unique_keys`` the last of equal keys counts.
 
     Raises:
         UnreadablePayload: naming the first fault that was found.
@@ -87,7 +87,9 @@ def decode(text: str | bytes) -> Any:
     try:
         # Keys are few and repeat, values do not: caching the keys alone is the quickest, and bounded.
         encoded = text if isinstance(text, bytes) else text.encode()
-        return jiter.from_json(encoded, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+        return jiter.from_json(
+            encoded, allow_inf_nan=False, catch_duplicate_keys=unique_keys, cache_mode="keys"
+        )
     except ValueError as err:  # UnicodeEncodeError included: a half surrogate in the text itself
         reason = str(err)
     # Raised outside the handler: the parser's own message quotes keys and must not hang on as a cause.

@@ -317,7 +317,7 @@ def _json(value: str | None) -> Any:
     if not content:
         return None
     try:
-        return decode(content)
+        return decode(content, unique_keys=False)  # nothing of such a text is sent as it stands
     except UnreadablePayload:
         return ""
 
