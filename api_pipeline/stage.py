@@ -13,7 +13,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,12 +22,13 @@ from pathlib import Path
 
 from api_pipeline import db
 from api_pipeline.config import Settings
-from api_pipeline.errors import ConfigError, ExitCode, InterruptedRun, PipelineError
+from api_pipeline.errors import ConfigError, ExitCode, InterruptedRun
 from api_pipeline.locking import RunLock
 from api_pipeline.progress import Progress
 from api_pipeline.refresh import Built, Left, Refresher
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.setting_values import SQLITE_PREFIX
+from api_pipeline.source_access import connect_source
 from api_pipeline.ssd_cohort import Judge, Verdict
 from api_pipeline.ssd_payload import PayloadBuilder
 from api_pipeline.ssd_source import PeoplePage, SourceOptions, SsdSource
@@ -37,7 +39,7 @@ from api_pipeline.staging import StagingTable
 
 log = logging.getLogger(__name__)
 
-_BUILT_AT_ONCE = 250  # payloads in memory at a time
+_BUILT_AT_ONCE = 250  # payloads that are built, and written, at a time
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def stage(
         if not options.dry_run:
             stack.enter_context(RunLock(database, table.info.full_name))
         stack.callback(progress.end)
-        night = _Night(settings, options, table, opener, window, stop, progress)
+        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))
+        night = _Night(settings, options, table, opener, window, stop, progress, pool)
         try:
             database.retrying(lambda: night.attempt(summary))
         except InterruptedRun:
@@ -135,7 +138,7 @@ class _SourceOpener:
         own = settings.ssd_connection_string
         staging = settings.db_connection_string.reveal()
         self._checked: SsdSource | None = None  # good for one attempt: it remembers what it has read
-        self._own = own.reveal() if own and not _same_place(own.reveal(), staging) else ""
+        self._apart = own is not None and not _same_place(own.reveal(), staging)
 
     def check(self) -> None:
         """Refuse an unsafe combination, and a source that lacks something (interface, last paragraph).
@@ -144,8 +147,8 @@ class _SourceOpener:
             ConfigError: for real people and a table of fake children, or the other way round.
             DatabaseError: naming the first missing table or column.
         """
-        if self._own:
-            with self._connect() as database:
+        if self._apart:
+            with connect_source(self._settings, stop=self._stop) as database:
                 self._check(SsdSource(database, self._options))
         else:
             source = SsdSource(self._database, self._options)
@@ -174,13 +177,13 @@ class _SourceOpener:
 
         The source's own transaction ends first: it must not stand in the way of the commit.
         """
-        if not self._own:
+        if not self._apart:
             source, self._checked = self._checked or SsdSource(self._database, self._options), None
             source.require()
             with self._database.transaction(consistent=True, write=write):
                 yield source
             return
-        with self._connect() as database:
+        with connect_source(self._settings, stop=self._stop) as database:
             source = SsdSource(database, self._options)
             source.require()
             with (
@@ -188,20 +191,6 @@ class _SourceOpener:
                 database.transaction(consistent=True, write=False),
             ):
                 yield source
-
-    def _connect(self) -> db.Database:
-        try:
-            return db.connect(
-                self._own,
-                trust_server_certificate=self._settings.db_trust_server_certificate,
-                stop=self._stop,
-            )
-        except PipelineError as error:
-            message, remedy = (
-                text.replace("DB_CONNECTION_STRING", "SSD_CONNECTION_STRING")
-                for text in (error.message, error.remedy)
-            )
-            raise type(error)(f"The source: {message}", hop=error.hop, remedy=remedy) from error
 
 
 def _same_place(one: str, other: str) -> bool:
@@ -250,6 +239,7 @@ class _Night:
         window: Window,
         stop: threading.Event,
         progress: Progress,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -258,6 +248,7 @@ class _Night:
         self._window = window
         self._stop = stop
         self._progress = progress
+        self._pool = pool
         self._begun = False
 
     def attempt(self, summary: StageSummary) -> None:
@@ -309,7 +300,7 @@ class _Night:
         shared: frozenset[str],
         listed: frozenset[str] | None,
     ) -> None:
-        built: list[Built] = []
+        included: list[Person] = []
         verdict_of = Judge(page.page, self._window).verdict
         for person in page.people:
             person_id = person.pers_person_id or ""
@@ -319,15 +310,30 @@ class _Night:
             elif person_id in page.unreadable:
                 refresher.leave(person_id, Left.UNREADABLE)
             elif counts.included(verdict_of(person, listed is None or trimmed in listed)):
-                built.append(_built(builder, person, page.page))
-                if len(built) == _BUILT_AT_ONCE:
-                    refresher.take(built)
-                    built = []
-                    self._require_going_on()
-        refresher.take(built)
+                included.append(person)
+        for built in self._built(included, page.page, builder):
+            refresher.take(built)
+            self._require_going_on()
         counts.people += len(page.people)
         self._progress.advance(len(page.people))
         self._require_going_on()
+
+    def _built(
+        self, people: Sequence[Person], page: SourcePage, builder: PayloadBuilder
+    ) -> Iterator[list[Built]]:
+        """Yield the people's payloads, some at a time; the next are built while these are being written."""
+
+        def build(start: int) -> list[Built]:
+            return [_built(builder, person, page) for person in people[start : start + _BUILT_AT_ONCE]]
+
+        ready: Future[list[Built]] | None = None
+        for start in range(0, len(people), _BUILT_AT_ONCE):
+            following = self._pool.submit(build, start)
+            if ready is not None:
+                yield ready.result()
+            ready = following
+        if ready is not None:
+            yield ready.result()
 
     def _require_going_on(self) -> None:
         if self._stop.is_set():
