@@ -308,3 +308,15 @@ def schedule(context: Context) -> ExitCode:
     result = scheduling.Schedule(task, file, None if path is None else str(path), elsewhere=not on_windows)
     context.show(result.as_json(), result.as_text())
     return result.exit_code
+
+
+def report(context: Context) -> ExitCode:
+    """One HTML page about the runs."""
+    from api_pipeline import report as reporting
+
+    args = context.args
+    days = reporting.days_of(args.days)
+    settings = context.settings(Needs.DATABASE)
+    result = reporting.report(settings, Path(args.output), days=days, force=args.force)
+    context.show(result.as_json(), result.as_text())
+    return result.exit_code

@@ -394,7 +394,7 @@ def _add_documents(subparsers: Any) -> None:
         "  csc_api_pipeline schedule --output nightly.xml\n"
         '  csc_api_pipeline schedule --time 03:30 --arguments "run --stage" --output nightly.xml\n'
         "  csc_api_pipeline schedule --user COUNCIL\\csc-api$ --gmsa --output nightly.xml\n\n"
-        "No settings are read. --env-file, --table, --log-file and --log-level go into the arguments; there,\n"
+        "No settings are read. --env-file, --table, --log-file, --log-level go into the arguments; there,\n"
         "relative paths count from the working directory.\n",
     )
     for flag, metavar, text in (
@@ -414,6 +414,18 @@ def _add_documents(subparsers: Any) -> None:
     schedule.add_argument(
         "--gmsa", action="store_true", help="--user is a group managed service account: no password"
     )
+    report = _command(
+        subparsers,
+        "report",
+        commands.report,
+        "write one HTML page about the runs: charts and tables, works offline, no child's data but person_id",
+        "  d2i-csc-api report\n  d2i-csc-api report --days 365 --output year.html\n",
+    )
+    report.add_argument(
+        "--output", metavar="PATH", default="report.html", help="the file to write (default report.html)"
+    )
+    report.add_argument("--days", metavar="N", default="90", help="the last N days (default 90)")
+    report.add_argument("--force", action="store_true", help="overwrite a file that is no report")
 
 
 def _positive(text: str) -> int:
