@@ -401,7 +401,7 @@ def _cards(report: Report) -> list[Card]:
         cards += [
             Card("People in doubt", number(log.unsure), "sent again in full" if log.unsure else ""),
             Card("Sent in the period", number(report.totals.sent), size(report.totals.size)),
-            Card("Failed in the period", number(report.totals.failed), "attempts"),
+            Card("Failed in the period", number(report.totals.failed), "counted in each run"),
         ]
     if log.in_flight:
         cards.append(Card("People in flight", number(log.in_flight), "a run is at work, or ended early"))

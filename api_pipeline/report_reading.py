@@ -22,6 +22,7 @@ from api_pipeline.staging import StagingTable
 # Upper ends of the classes of size, in bytes or characters; what is larger is in a last class.
 SIZE_ENDS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000)
 
+_AGAIN = "again"  # not an outcome of the log
 _LONGEST_RUN = timedelta(days=2)  # far longer than any deadline
 _TEXTS_READ = 500  # different texts of errors, the most frequent first
 _REASONS_SHOWN = 15
@@ -32,7 +33,10 @@ _ROWS_NAMED = re.compile(r"(is in row) .*")
 
 @dataclass
 class RunFigures:
-    """What the log has of one run, counted by outcome; times in UTC."""
+    """What the log has of one run: its records by outcome; times in UTC.
+
+    A record that went twice, because its batch was refused for others in it, counts once.
+    """
 
     run_id: str
     started: datetime | None = None
@@ -42,7 +46,7 @@ class RunFigures:
     unsure: int = 0  # replies that were lost
     unfinished: int = 0  # under way, or the run ended early
     testing: int = 0
-    size: int = 0  # bytes, of all lines
+    size: int = 0  # bytes
     kinds: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -121,23 +125,29 @@ class LogFigures:
     def __init__(self, db: Database, staging: TableName) -> None:
         self._db = db
         self._log = db.dialect.table(LOG.name(staging))
+        # A record that was refused because of others in its batch has a further line in the same run.
+        same = "n.run_id = t.run_id AND n.person_id = t.person_id AND n.sent_hash = t.sent_hash"
+        later = f"SELECT 1 FROM {self._log} AS n WHERE {same} AND n.seq > t.seq"
+        self._sent_again = f"(t.outcome = 'error' AND EXISTS ({later}))"
 
     def runs(self, since: datetime) -> list[RunFigures]:
         """Return the runs that began at ``since`` or later, the newest first."""
         rows = self._read(
-            "SELECT t.run_id, t.kind, t.outcome, COUNT(*), SUM(t.sent_bytes), MIN(t.started_at), "
-            f"MAX(t.finished_at) FROM {self._log} AS t WHERE {self._since} "
-            "GROUP BY t.run_id, t.kind, t.outcome",
+            "SELECT s.run_id, s.kind, s.outcome, COUNT(*), SUM(s.sent_bytes), MIN(s.started_at), "
+            "MAX(s.finished_at) FROM (SELECT t.run_id, t.kind, t.sent_bytes, t.started_at, t.finished_at, "
+            f"CASE WHEN {self._sent_again} THEN '{_AGAIN}' ELSE t.outcome END AS outcome "
+            f"FROM {self._log} AS t WHERE {self._since}) AS s GROUP BY s.run_id, s.kind, s.outcome",
             # From earlier on, so that a run that began before is known by it and left out as a whole.
             self._moment(since - _LONGEST_RUN),
         )
         found: dict[str, RunFigures] = {}
         for run_id, kind, outcome, lines, size, started, finished in rows:
             run = found.setdefault(str(run_id), RunFigures(str(run_id)))
-            name = _OUTCOMES.get(str(outcome), "unfinished")
-            setattr(run, name, getattr(run, name) + int(lines))
-            run.kinds[str(kind)] = run.kinds.get(str(kind), 0) + int(lines)
-            run.size += int(size or 0)
+            if outcome != _AGAIN:
+                name = _OUTCOMES.get(str(outcome), "unfinished")
+                setattr(run, name, getattr(run, name) + int(lines))
+                run.kinds[str(kind)] = run.kinds.get(str(kind), 0) + int(lines)
+                run.size += int(size or 0)
             run.started = min(filter(None, (run.started, _moment(started))), default=None)
             run.finished = max(filter(None, (run.finished, _moment(finished))), default=None)
         kept = [run for run in found.values() if run.started is not None and run.started >= since]
@@ -147,7 +157,8 @@ class LogFigures:
         """Return why attempts failed or stayed in doubt, the most frequent first."""
         dialect = self._db.dialect
         columns = ["t.outcome", "t.http_status", dialect.prefix("t.detail", _PREFIX)]
-        where = f"{self._since} AND t.outcome IN ('error', 'unsure') GROUP BY {', '.join(columns)}"
+        failed = f"t.outcome IN ('error', 'unsure') AND NOT {self._sent_again}"
+        where = f"{self._since} AND {failed} GROUP BY {', '.join(columns)}"
         sql = dialect.select(
             [*columns, "COUNT(*)"], self._log, where=where, order_by="COUNT(*) DESC", limit=_TEXTS_READ
         )
@@ -165,7 +176,11 @@ class LogFigures:
     def sizes(self, since: datetime) -> Sizes:
         """Return the sizes of what was sent, whatever became of it."""
         rows = self._read(
-            _sized("t.sent_bytes", self._log, f"{self._since} AND t.sent_bytes IS NOT NULL"),
+            _sized(
+                "t.sent_bytes",
+                self._log,
+                f"{self._since} AND t.sent_bytes IS NOT NULL AND NOT {self._sent_again}",
+            ),
             self._moment(since),
         )
         return _sizes("bytes", rows)
