@@ -22,7 +22,6 @@ from api_pipeline.staging import StagingTable
 # Upper ends of the classes of size, in bytes or characters; what is larger is in a last class.
 SIZE_ENDS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000)
 
-_AGAIN = "again"  # not an outcome of the log
 _LONGEST_RUN = timedelta(days=2)  # far longer than any deadline
 _TEXTS_READ = 500  # different texts of errors, the most frequent first
 _REASONS_SHOWN = 15
@@ -125,28 +124,23 @@ class LogFigures:
     def __init__(self, db: Database, staging: TableName) -> None:
         self._db = db
         self._log = db.dialect.table(LOG.name(staging))
-        # A record that was refused because of others in its batch has a further line in the same run.
-        same = "n.run_id = t.run_id AND n.person_id = t.person_id AND n.sent_hash = t.sent_hash"
-        later = f"SELECT 1 FROM {self._log} AS n WHERE {same} AND n.seq > t.seq"
-        self._sent_again = f"(t.outcome = 'error' AND EXISTS ({later}))"
 
     def runs(self, since: datetime) -> list[RunFigures]:
         """Return the runs that began at ``since`` or later, the newest first."""
+        lines = self._lines("run_id", "kind", "sent_bytes", "started_at", "finished_at")
         rows = self._read(
-            "SELECT s.run_id, s.kind, s.outcome, COUNT(*), SUM(s.sent_bytes), MIN(s.started_at), "
-            "MAX(s.finished_at) FROM (SELECT t.run_id, t.kind, t.sent_bytes, t.started_at, t.finished_at, "
-            f"CASE WHEN {self._sent_again} THEN '{_AGAIN}' ELSE t.outcome END AS outcome "
-            f"FROM {self._log} AS t WHERE {self._since}) AS s GROUP BY s.run_id, s.kind, s.outcome",
+            "SELECT t.run_id, t.kind, t.outcome, t.again, COUNT(*), SUM(t.sent_bytes), MIN(t.started_at), "
+            f"MAX(t.finished_at) FROM {lines} AS t GROUP BY t.run_id, t.kind, t.outcome, t.again",
             # From earlier on, so that a run that began before is known by it and left out as a whole.
             self._moment(since - _LONGEST_RUN),
         )
         found: dict[str, RunFigures] = {}
-        for run_id, kind, outcome, lines, size, started, finished in rows:
+        for run_id, kind, outcome, again, count, size, started, finished in rows:
             run = found.setdefault(str(run_id), RunFigures(str(run_id)))
-            if outcome != _AGAIN:
+            if not again:
                 name = _OUTCOMES.get(str(outcome), "unfinished")
-                setattr(run, name, getattr(run, name) + int(lines))
-                run.kinds[str(kind)] = run.kinds.get(str(kind), 0) + int(lines)
+                setattr(run, name, getattr(run, name) + int(count))
+                run.kinds[str(kind)] = run.kinds.get(str(kind), 0) + int(count)
                 run.size += int(size or 0)
             run.started = min(filter(None, (run.started, _moment(started))), default=None)
             run.finished = max(filter(None, (run.finished, _moment(finished))), default=None)
@@ -157,10 +151,13 @@ class LogFigures:
         """Return why attempts failed or stayed in doubt, the most frequent first."""
         dialect = self._db.dialect
         columns = ["t.outcome", "t.http_status", dialect.prefix("t.detail", _PREFIX)]
-        failed = f"t.outcome IN ('error', 'unsure') AND NOT {self._sent_again}"
-        where = f"{self._since} AND {failed} GROUP BY {', '.join(columns)}"
+        where = f"t.outcome IN ('error', 'unsure') AND t.again = 0 GROUP BY {', '.join(columns)}"
         sql = dialect.select(
-            [*columns, "COUNT(*)"], self._log, where=where, order_by="COUNT(*) DESC", limit=_TEXTS_READ
+            [*columns, "COUNT(*)"],
+            self._lines("http_status", "detail"),
+            where=where,
+            order_by="COUNT(*) DESC",
+            limit=_TEXTS_READ,
         )
         rows = self._read(sql, self._moment(since))
         return merged(
@@ -175,19 +172,21 @@ class LogFigures:
 
     def sizes(self, since: datetime) -> Sizes:
         """Return the sizes of what was sent, whatever became of it."""
-        rows = self._read(
-            _sized(
-                "t.sent_bytes",
-                self._log,
-                f"{self._since} AND t.sent_bytes IS NOT NULL AND NOT {self._sent_again}",
-            ),
-            self._moment(since),
-        )
+        sized = _sized("t.sent_bytes", self._lines("sent_bytes"), "t.sent_bytes IS NOT NULL AND t.again = 0")
+        rows = self._read(sized, self._moment(since))
         return _sizes("bytes", rows)
 
-    @property
-    def _since(self) -> str:
-        return f"t.started_at >= {self._db.dialect.bind(Kind.TIMESTAMP)}"
+    def _lines(self, *columns: str) -> str:
+        """The lines that began at a moment, or later, with these columns and their outcome.
+
+        ``again`` is 1 for a record that was refused because of others in its batch: the same has a further
+        line in the same run.
+        """
+        place = "ROW_NUMBER() OVER (PARTITION BY r.run_id, r.person_id, r.sent_hash ORDER BY r.seq DESC)"
+        again = f"CASE WHEN r.outcome = 'error' AND r.sent_hash IS NOT NULL AND {place} > 1 THEN 1 ELSE 0 END"
+        chosen = ", ".join(f"r.{name}" for name in (*columns, "outcome"))
+        since = self._db.dialect.bind(Kind.TIMESTAMP)
+        return f"(SELECT {chosen}, {again} AS again FROM {self._log} AS r WHERE r.started_at >= {since})"
 
     def _moment(self, moment: datetime) -> list[Any]:
         return [self._db.dialect.parameter(Kind.TIMESTAMP, moment)]
