@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import jinja2
 
 from api_pipeline import __version__
+from api_pipeline.report_figures import Report
+from api_pipeline.report_reading import RunFigures
 from api_pipeline.report_style import STYLE
-
-if TYPE_CHECKING:
-    from api_pipeline.report import Report
-    from api_pipeline.report_reading import RunFigures
 
 _MARK = "csc-api-pipeline report"
 _COLUMNS = 60  # as many as a phone can show

@@ -18,6 +18,7 @@ from api_pipeline.errors import ConfigError, ExitCode
 from api_pipeline.faults import Fault
 from api_pipeline.ledger_schema import LOG
 from api_pipeline.names import TableName
+from api_pipeline.report_figures import Report, Totals
 from api_pipeline.report_reading import Reason, SizeClass, merged
 from tests.databases import Database
 from tests.staging_kit import HookedReceiver, Staging, child, run, settings_of
@@ -41,7 +42,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return start
 
 
-def read(staging: Staging, *, days: int = 90, now: datetime | None = NOW) -> report.Report:
+def read(staging: Staging, *, days: int = 90, now: datetime | None = NOW) -> Report:
     """Return the figures."""
     return report.read(settings_of(staging, None), days=days, now=now)
 
@@ -117,7 +118,7 @@ def test_figures_are_those_of_the_runs(remembering: Staging, hooked: HookedRecei
     assert oldest.started is not None
     assert newest.started is not None
     assert newest.started >= oldest.started
-    assert figures.totals == report.Totals(2, 4, 1, 0, 0, oldest.size + newest.size)
+    assert figures.totals == Totals(2, 4, 1, 0, 0, oldest.size + newest.size)
     assert figures.sizes.unit == "bytes"
     assert (figures.sizes.count, figures.sizes.total) == (5, figures.totals.size)
     assert sum(reason.count for reason in figures.reasons) == 1
@@ -139,7 +140,7 @@ def test_outcomes_times_and_sizes_are_counted_by_run(remembering: Staging) -> No
     assert (newer.started, newer.seconds) == (NIGHT, 60.0)
     assert newer.kinds == {"full": 2, "partial": 1}
     assert (older.testing, older.size) == (1, 0)
-    assert figures.totals == report.Totals(2, 1, 0, 2, 1, 2_002_499)
+    assert figures.totals == Totals(2, 1, 0, 2, 1, 2_002_499)
     assert figures.sizes.classes[0] == SizeClass(1_000, 1)
     assert figures.sizes.classes[1] == SizeClass(2_000, 1)
     assert figures.sizes.classes[-1] == SizeClass(None, 1)
@@ -155,7 +156,7 @@ def test_a_run_is_in_the_period_whole_or_not_at_all(remembering: Staging) -> Non
     figures = read(remembering, days=7)
     assert [found.run_id for found in figures.runs] == ["after"]
     assert (figures.totals.failed, figures.reasons, figures.sizes.count) == (0, (), 1)
-    assert read(remembering, days=8).totals == report.Totals(2, 2, 1, 0, 0, 4500)
+    assert read(remembering, days=8).totals == Totals(2, 2, 1, 0, 0, 4500)
 
 
 def test_reasons_are_put_together(remembering: Staging) -> None:
@@ -209,7 +210,7 @@ def test_empty_table_gives_a_page(database: Database) -> None:
         if has_log:
             staging.remember()
         figures = read(staging)
-        assert (figures.runs, figures.totals, figures.sizes.count) == ((), report.Totals(), 0)
+        assert (figures.runs, figures.totals, figures.sizes.count) == ((), Totals(), 0)
         text = "".join(Words(report_page.render(figures)).text)
         assert "The table is empty." in text
         assert "No row is due." in text
