@@ -72,8 +72,10 @@ def read(settings: Settings, *, days: int, now: datetime | None = None, output: 
         if status.log.remembered:
             of_log = LogFigures(database, settings.table)
             runs = of_log.runs(since)
-            # Runs do not overlap: from the first one on, every line belongs to one of these.
-            start = runs[-1].started if runs else None
+            # Runs do not overlap: from the first one on, every line belongs to one of these. A little before
+            # it, because what is stored may be rounded, or in SQLite a text with fewer digits.
+            first = runs[-1].started if runs else None
+            start = first and first - timedelta(milliseconds=1)
             sizes = of_log.sizes(start) if start else Sizes("bytes")
             reasons = of_log.reasons(start) if start else []
         else:

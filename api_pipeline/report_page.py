@@ -36,7 +36,7 @@ _PAGE = """\
 <body>
 {% macro chart(name, series, columns, unit) %}
 <figure class="chart">
-<figcaption>{{ name }}{% if columns|length == most %} (the last {{ most }} runs){% endif %}</figcaption>
+<figcaption>{{ name }}{% if columns|length == most %} (the last {{ most }}){% endif %}</figcaption>
 {% if series|length > 1 %}
 <p class="legend" aria-hidden="true">
 {% for kind, label in series %}
@@ -46,7 +46,7 @@ _PAGE = """\
 {% endif %}
 <div class="plot" aria-hidden="true">
 <div class="scale"><span>{{ unit(columns|map(attribute="total")|max) }}</span><span>0</span></div>
-<div class="columns">
+<div class="columns" style="max-width:{{ columns|length * 3 }}rem">
 {% for column in columns %}
 <div class="column" title="{{ column.label }}: {{ column.text }}">
 {%- for part in column.parts -%}
@@ -55,7 +55,8 @@ _PAGE = """\
 </div>
 {% endfor %}
 </div>
-<div class="dates"><span>{{ columns[0].label }}</span>\
+<div class="dates" style="max-width:{{ [columns|length * 3, 16]|max }}rem">\
+<span>{{ columns[0].label }}</span>\
 {% if columns|length > 1 %}<span>{{ columns[-1].label }}</span>{% endif %}</div>
 </div>
 </figure>
@@ -65,7 +66,8 @@ _PAGE = """\
 <table><caption id="{{ id }}"><span>
 {%- endmacro %}
 {% macro bar(count, most) %}
-<td class="bar" aria-hidden="true"><div class="sent" style="width:{{ percent(count, most) }}%"></div></td>
+<td class="bar" aria-hidden="true">\
+{% if count %}<div class="sent" style="width:{{ percent(count, most) }}%"></div>{% endif %}</td>
 {% endmacro %}
 <header>
 <h1>Submissions from <span class="name">{{ report.table }}</span></h1>

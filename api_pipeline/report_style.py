@@ -73,7 +73,7 @@ figcaption { font-weight: 600; }
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 .columns { display: flex; align-items: stretch; gap: 1px; height: 11rem; border-top: 1px dotted var(--line);
   border-bottom: 1px solid var(--soft); }
-.column { display: flex; flex: 1 1 0; flex-direction: column-reverse; max-width: 3rem; min-width: 0; }
+.column { display: flex; flex: 1 1 0; flex-direction: column-reverse; min-width: 0; }
 .column div { flex: none; min-height: 2px; }
 .dates { display: flex; grid-column: 2; justify-content: space-between; color: var(--soft);
   font-size: .8rem; }

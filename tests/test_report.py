@@ -159,6 +159,17 @@ def test_a_run_is_in_the_period_whole_or_not_at_all(remembering: Staging) -> Non
     assert read(remembering, days=8).totals == Totals(2, 2, 1, 0, 0, 4500)
 
 
+def test_moments_with_fewer_digits_are_counted(local: Staging) -> None:
+    """In SQLite a moment is a text, and one that other hands wrote may be shorter than ours."""
+    local.remember()
+    for seq in range(2):
+        write_line(local, "a", seq, NIGHT, outcome="error", detail="no")
+    log = LOG.name(TableName.parse(local.table))
+    local.database.execute(f"UPDATE {log} SET started_at = '2026-03-28 02:00:00'")
+    figures = read(local)
+    assert figures.totals.failed == figures.sizes.count == figures.reasons[0].count == 2
+
+
 def test_reasons_are_put_together(remembering: Staging) -> None:
     """Equal reasons count once whatever the index in the path, apart by outcome, the most frequent first."""
     for seq in range(4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -224,16 +225,17 @@ def test_without_output_the_task_is_printed(call: Call) -> None:
 
 def test_with_output_the_lines_name_file_task_and_account(call: Call) -> None:
     """One line is left, for the account that the task names; the same goes for --json."""
+    file = str(Path("a.xml").absolute()) if os.name == "nt" else "a.xml"
     code, out, _ = call("--output", "a.xml", "--task-name", "Nights\\csc", "--user", "COUNCIL\\csc")
     assert code == 0
     assert "<Task " not in out
     assert [line.strip() for line in out.splitlines() if "schtasks" in line] == [
-        'schtasks /create /tn "Nights\\csc" /xml "a.xml" /ru "COUNCIL\\csc" /rp *'
+        f'schtasks /create /tn "Nights\\csc" /xml "{file}" /ru "COUNCIL\\csc" /rp *'
     ]
     _, out, _ = call("--json", "--gmsa", "--user", "COUNCIL\\csc$", "--output", "a.xml")
     result = json.loads(out)
     assert result["import"] == [
-        'schtasks /create /tn "csc-api-pipeline" /xml "a.xml" /ru "COUNCIL\\csc$" /rp ""'
+        f'schtasks /create /tn "csc-api-pipeline" /xml "{file}" /ru "COUNCIL\\csc$" /rp ""'
     ]
     assert Path(result["output"]) == Path("a.xml").absolute()
     assert parsed(Path("a.xml").read_bytes())["UserId"] == "COUNCIL\\csc$"
