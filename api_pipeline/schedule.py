@@ -105,12 +105,23 @@ class NightlyTask:
         return codecs.BOM_UTF16_LE + self.xml().replace("\n", "\r\n").encode("utf-16-le")
 
     def imports(self, file: str) -> tuple[str, ...]:
-        """Return the lines that import ``file``, the one for this task's account or one for each kind."""
+        """Return the line that imports ``file``.
+
+        Where the task names no account these are three: one that asks for it, and one to be completed for
+        an account with a password and for a group managed one.
+        """
         start = f'schtasks /create /tn "{self.name}" /xml "{file}"'
-        typed, managed = f"{start} /ru * /rp *", f'{start} /ru "DOMAIN\\NAME$" /rp ""'
-        if self.managed:
-            return (f'{start} /ru "{self.user}" /rp ""',)
-        return (f'{start} /ru "{self.user}" /rp *',) if self.user else (typed, managed)
+        if self.user:
+            password = '""' if self.managed else "*"
+            return (f'{start} /ru "{self.user}" /rp {password}',)
+        named = f'{start} /ru "DOMAIN\\NAME'
+        return f"{start} /ru * /rp *", f'{named}" /rp *', f'{named}$" /rp ""'
+
+
+_OTHER_ACCOUNTS = (
+    "Where Windows does not ask for the account, name it; --user writes it into the task as well:",
+    "A group managed service account has no password to type:",
+)
 
 
 @dataclass(frozen=True)
@@ -151,8 +162,8 @@ class Schedule:
         lines = [f"Wrote the task to {self.path}."] if self.path else [self.task.xml()]
         asks = "" if self.task.managed else " It asks for the account's password."
         lines += [f"Import it in a Command Prompt that was opened as administrator.{asks}", f"  {first}"]
-        for other in others:
-            lines += ["With a group managed service account, which has no password to type:", f"  {other}"]
+        for how, other in zip(_OTHER_ACCOUNTS, others, strict=False):
+            lines += [how, f"  {other}"]
         return "\n".join([*lines, *self._notes()])
 
     def _notes(self) -> list[str]:

@@ -215,11 +215,12 @@ def test_without_output_the_task_is_printed(call: Call) -> None:
     assert (code, err) == (0, "")
     assert out.count("<Task ") == 1
     parsed(out.partition("\n\n")[0].encode("utf-16"))
-    assert 'schtasks /create /tn "csc-api-pipeline" /xml "csc-api-pipeline.xml" /ru * /rp *' in out
-    assert (
-        'schtasks /create /tn "csc-api-pipeline" /xml "csc-api-pipeline.xml" /ru "DOMAIN\\NAME$" /rp ""'
-        in out
-    )
+    start = 'schtasks /create /tn "csc-api-pipeline" /xml "csc-api-pipeline.xml"'
+    assert [line.strip() for line in out.splitlines() if "schtasks" in line] == [
+        f"{start} /ru * /rp *",
+        f'{start} /ru "DOMAIN\\NAME" /rp *',
+        f'{start} /ru "DOMAIN\\NAME$" /rp ""',
+    ]
     assert list(Path().iterdir()) == []
 
 
