@@ -50,6 +50,10 @@ class Dialect(ABC):
     def prefix(self, expression: str, length: int) -> str:
         """Return the first ``length`` characters of a text."""
 
+    def characters(self, expression: str) -> str:
+        """Return the number of characters of a text."""
+        return f"LENGTH({expression})"
+
     @abstractmethod
     def same_bytes(self, left: str, right: str) -> str:
         """Return a condition that is true only where two texts are equal code point by code point.
@@ -163,6 +167,9 @@ class SqlServer(Dialect):
 
     def prefix(self, expression: str, length: int) -> str:
         return f"LEFT({expression}, {length})"
+
+    def characters(self, expression: str) -> str:
+        return f"LEN({expression})"
 
     def comparable(self, column: str) -> str:
         # A staging table may have a collation of its own, and two different ones are not compared at all.

@@ -42,7 +42,8 @@ LAYERS = (
     # What else there is to do, each a command of its own.
     (
         "check_result provision ssd_provision source_checks table_checks checks inspection source_validation "
-        "log_report pruning cohort_explanation explanation explain demo"
+        "log_report pruning cohort_explanation explanation explain demo "
+        "output_file schedule report_reading report_figures report_style report_page report"
     ),
     # The command line.
     "commands",
