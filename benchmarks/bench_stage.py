@@ -177,8 +177,8 @@ def _time(source: Source, people: int, rounds: int) -> bool:
     seconds, said = source.stage()
     if said["rows_written"]:
         raise SystemExit("a night without a change wrote something")
-    bare = source.read()
-    print(f"a night without a change: {seconds:.2f} s, ratio {seconds / bare:.2f}, no row written", flush=True)
+    share = seconds / source.read()
+    print(f"a night without a change: {seconds:.2f} s, ratio {share:.2f}, no row written", flush=True)
     return ratio <= _TIME_LIMIT
 
 
