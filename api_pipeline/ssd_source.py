@@ -34,7 +34,7 @@ from api_pipeline.ssd_tables import (
 )
 from api_pipeline.ssd_values import UNREADABLE, Converter, as_text, converter
 
-PEOPLE_PER_PAGE = 3000  # with all their rows some 30 MB
+PEOPLE_PER_PAGE = 2_000  # with all their rows some 15 MB, and two pages at a time
 _IDS_AT_ONCE = 20_000  # where nothing but ids is read
 _LISTED_AT_ONCE = 400  # ids bound one by one, up to four times in a statement: SQL Server takes 2,100
 
