@@ -16,7 +16,8 @@ stop_wine() {
 
 install_wine() {
     local missing=() package
-    for package in wine64 binutils-mingw-w64-x86-64; do
+    # The preloader keeps the addresses free that Windows programs want; without it one start in many fails.
+    for package in wine64 wine64-preloader binutils-mingw-w64-x86-64; do
         [ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
     if [ ${#missing[@]} -gt 0 ]; then
