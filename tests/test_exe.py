@@ -403,6 +403,7 @@ def test_certificates_are_checked(exe: Program, local: Staging, receiver: Receiv
             assert len(server.seen(TOKEN_PATH)) == 1
 
 
+@pytest.mark.skipif(not _is_windows(), reason="the keyring is frozen into Windows programs only")
 def test_keyring_is_asked_where_a_secret_refers_to_it(
     exe: Program, local: Staging, receiver: Receiver, tmp_path: Path
 ) -> None:
