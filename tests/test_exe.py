@@ -36,10 +36,10 @@ EXE = os.environ.get("CSC_EXE", "")
 RUNNER = shlex.split(os.environ.get("CSC_EXE_RUNNER", ""))
 SECONDS = 300  # for one command: a machine that builds something beside it starts the exe slowly
 
-pytestmark = [
-    pytest.mark.exe,
-    pytest.mark.skipif(not EXE, reason="CSC_EXE names no executable to try"),
-]
+pytestmark = pytest.mark.exe
+if not EXE:
+    # For the module as a whole only because pytest then says so once.
+    pytest.skip("CSC_EXE names no executable to try", allow_module_level=True)
 
 # A busy wine cannot always start the second process of an exe of one file; nothing of ours has run then.
 _WINE_FAILED = b"CreateProcessW: Internal error"
