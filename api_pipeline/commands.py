@@ -146,12 +146,20 @@ def smoke(context: Context) -> ExitCode:
 def validate(context: Context) -> ExitCode:
     """Every due payload, or the source tables, against the specification."""
     if context.args.source:
-        from api_pipeline import source_validation
-
-        return _check(context, source_validation.validate_source, Needs.DATABASE)
+        return _validate_source(context)
     from api_pipeline import inspection
 
     return _check(context, inspection.validate, Needs.DATABASE)
+
+
+def _validate_source(context: Context) -> ExitCode:
+    from api_pipeline import progress, source_validation
+
+    settings = context.settings(Needs.DATABASE)
+    shown = progress.choose(sys.stderr, wanted=not context.args.no_progress)
+    result = source_validation.validate_source(settings, stop=context.stop, progress=shown)
+    context.show(result.as_json(), result.as_text())
+    return result.exit_code
 
 
 def status(context: Context) -> ExitCode:
@@ -272,3 +280,43 @@ def demo(context: Context) -> ExitCode:
     setup_logging(level="WARNING")
     folder = None if context.args.folder is None else Path(context.args.folder)
     return demonstration.play(context.say, folder=folder)
+
+
+def schedule(context: Context) -> ExitCode:
+    """A task for Windows Task Scheduler; reads no settings."""
+    from api_pipeline import output_file
+    from api_pipeline import schedule as scheduling
+
+    args = context.args
+    program = scheduling.default_program(sys.executable, frozen=getattr(sys, "frozen", False))
+    passed_on = ("env_file", "log_file", "log_level", "table")
+    given = [(f"--{name.replace('_', '-')}", getattr(args, name)) for name in passed_on]
+    task = scheduling.plan(
+        vars(args),
+        program=program,
+        folder=str(Path.cwd() if program[1] else Path(sys.executable).parent),
+        flags=[part for flag, value in given if value is not None for part in (flag, value)],
+        managed=args.gmsa,
+    )
+    on_windows = sys.platform == "win32"
+    file, path = f"{scheduling.TASK_NAME}.xml", None
+    if args.output is not None:
+        path = Path(args.output).absolute()
+        output_file.refuse_other(path, scheduling.is_task, "task")
+        output_file.write(path, task.file())
+        file = str(path) if on_windows else path.name
+    result = scheduling.Schedule(task, file, None if path is None else str(path), elsewhere=not on_windows)
+    context.show(result.as_json(), result.as_text())
+    return result.exit_code
+
+
+def report(context: Context) -> ExitCode:
+    """One HTML page about the runs."""
+    from api_pipeline import report as reporting
+
+    args = context.args
+    days = reporting.days_of(args.days)
+    settings = context.settings(Needs.DATABASE)
+    result = reporting.report(settings, Path(args.output), days=days, force=args.force)
+    context.show(result.as_json(), result.as_text())
+    return result.exit_code

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import tenacity
 
+from api_pipeline import sqlite_errors
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect
 from api_pipeline.errors import (
     ConfigError,
@@ -79,12 +80,17 @@ class _Driver(Protocol):
 
 
 class Database:
-    """One connection and its dialect. Use from one thread; close it, or use it in a ``with``."""
+    """One connection and its dialect; close it, or use it in a ``with``.
+
+    Threads take turns: a statement, a transaction or work that is retried is finished before another thread
+    gets at the connection.
+    """
 
     def __init__(self, driver: _Driver, *, stop: threading.Event | None = None) -> None:
         self._driver = driver
         self._stop = stop or threading.Event()
         self._connection: Any = None
+        self._turn = threading.RLock()
         self._in_transaction = False
         self.after_reconnect: list[Callable[[], None]] = []
         self._connection = driver.connect()
@@ -102,12 +108,13 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; a connection that is already dead is not an error."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except self._driver.error_type:
-                log.debug("closing the database connection failed; it was gone already")
+        with self._turn:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                try:
+                    connection.close()
+                except self._driver.error_type:
+                    log.debug("closing the database connection failed; it was gone already")
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a statement and return all its rows.
@@ -123,8 +130,8 @@ class Database:
         self._run(sql, params, fetch=False)
 
     def _run(self, sql: str, params: Sequence[Any], *, fetch: bool) -> list[Row]:
-        self._require_open()
-        try:
+        with self._turn, self._translated():
+            self._require_open()
             cursor = self._connection.cursor()
             try:
                 cursor.execute(sql, tuple(params))
@@ -132,6 +139,11 @@ class Database:
                 return list(cursor.fetchall()) if fetch and cursor.description is not None else []
             finally:
                 cursor.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except self._driver.error_type as error:
             raise self._driver.statement_error(error) from error
 
@@ -147,27 +159,22 @@ class Database:
         database allows none, rows that stay as they were read until the end. Without ``write`` the database
         need not let anything be written.
         """
-        if self._in_transaction:
-            raise RuntimeError("transactions do not nest")
-        self._require_open()
-        try:
-            self._driver.begin(self._connection, consistent=consistent, write=write)
-        except self._driver.error_type as error:
-            raise self._driver.statement_error(error) from error
-        self._in_transaction = True
-        try:
-            yield
-        except BaseException:
-            self._roll_back()
-            raise
-        else:
+        with self._turn:
+            if self._in_transaction:
+                raise RuntimeError("transactions do not nest")
+            self._require_open()
+            with self._translated():
+                self._driver.begin(self._connection, consistent=consistent, write=write)
+            self._in_transaction = True
             try:
-                self._driver.end(self._connection, commit=True)
-            except self._driver.error_type as error:
+                yield
+                with self._translated():
+                    self._driver.end(self._connection, commit=True)
+            except BaseException:
                 self._roll_back()
-                raise self._driver.statement_error(error) from error
-        finally:
-            self._in_transaction = False
+                raise
+            finally:
+                self._in_transaction = False
 
     def _roll_back(self) -> None:
         try:
@@ -187,9 +194,10 @@ class Database:
             DatabaseError: when the attempts are used up, or at once for a fault that does not pass.
             InterruptedRun: if the run was asked to stop while waiting, unless ``to_the_end``.
         """
-        if self._in_transaction:
-            return work()
+        with self._turn:
+            return work() if self._in_transaction else self._retried(work, to_the_end=to_the_end)
 
+    def _retried(self, work: Callable[[], T], *, to_the_end: bool) -> T:
         def attempt() -> T:
             if self._connection is None:
                 self._reconnect()
@@ -303,6 +311,7 @@ class _SqliteDriver:
                 uri=True,
                 timeout=LOCK_TIMEOUT,
                 isolation_level=None,  # transactions are begun in one place, by begin()
+                check_same_thread=False,  # Database has its threads take turns
             )
         except sqlite3.Error as error:
             raise self.statement_error(error) from error
@@ -332,57 +341,7 @@ class _SqliteDriver:
             connection.execute("COMMIT" if commit else "ROLLBACK")
 
     def statement_error(self, error: BaseException) -> DatabaseError:
-        text = str(error).casefold()
-        name = getattr(error, "sqlite_errorname", type(error).__name__)  # Python 3.11 and later
-        if "locked" in text or "busy" in text:
-            return TransientDatabaseError(
-                f"The SQLite file '{self.path}' is locked by another program ({name}).",
-                hop="statement",
-                remedy="Close what else has it open.",
-            )
-        for words, hop, message, remedy in _SQLITE_RULES:
-            if any(word in text for word in words):
-                return DatabaseError(f"{message}: '{self.path}' ({name}).", hop=hop, remedy=remedy)
-        return DatabaseError(
-            f"SQLite refused a statement on '{self.path}' ({name}).",
-            hop="statement",
-            remedy="Run test-schema.",
-        )
-
-
-_SQLITE_RULES: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
-    (
-        ("no such table",),
-        "table",
-        "A table that is needed is not in the file",
-        "Check TABLE_NAME, or run init-db.",
-    ),
-    (
-        ("no such column",),
-        "column",
-        "A column that is needed is missing",
-        "Run test-schema: it names the column.",
-    ),
-    (
-        ("not a database", "malformed", "encrypted"),
-        "database",
-        "This file is not a sound SQLite database",
-        "Restore it from a copy, or name another file in DB_CONNECTION_STRING.",
-    ),
-    (
-        ("readonly", "read-only"),
-        "permission",
-        "This file may not be written to",
-        "Give the account that runs the tool write permission for the file and its folder.",
-    ),
-    (
-        ("unable to open",),
-        "database",
-        "This file cannot be opened",
-        "Check that its folder exists and that this account may read and write there.",
-    ),
-    (("full",), "space", "There is no room left for the file", "Free some space on that disk."),
-)
+        return sqlite_errors.statement_error(error, self.path)
 
 
 class _OdbcDriver:
@@ -461,7 +420,7 @@ class _OdbcDriver:
 
     def _level(self, connection: Any) -> str:
         with suppress(self._pyodbc.ProgrammingError):  # a server that has never heard of snapshots
-            if connection.execute(SNAPSHOT_STATE).fetchall()[0][0] == 1:
+            if [row[0] for row in connection.execute(SNAPSHOT_STATE).fetchall()] == [1]:
                 return "SNAPSHOT"
         return "REPEATABLE READ"
 

@@ -3,8 +3,11 @@
 :class:`Dispatcher` keeps up to ``workers`` submissions under way. Where a batch is refused it sends what is
 left of it: without the records that the reply names, or in halves where it names none (domain, section 2). It
 knows when to stop: a reply that ends the run, three batches in a row given up, the deadline, or a request to
-stop. Only the submissions themselves run in other threads; everything else, the callbacks that write to the
-database included, runs in the caller's.
+stop.
+
+One request, its write-back, the next request: they follow one another, so that never more than ``workers``
+requests wait to be recorded. Both are waiting for somebody else, and that time goes into preparing the next
+batches. Only the submissions themselves, and the writing that ``after`` begins, run in other threads.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -26,6 +30,7 @@ from api_pipeline.staging import StagedRow
 log = logging.getLogger(__name__)
 
 GIVE_UPS_IN_A_ROW = 3
+_AHEAD = 2  # batches that are prepared before they can be sent
 _POLL = 0.2  # seconds; on Windows a wait without an end does not notice Ctrl+C
 
 
@@ -100,13 +105,21 @@ class Halt:
     code: ExitCode
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A write-back that has begun; ``finish`` waits for its end, counts, and raises what it raised."""
+
+    done: Callable[[], bool]
+    finish: Callable[[], None]
+
+
 class Dispatcher:
     """Sends batches and remembers whether to go on.
 
     Args:
         before: called with the records of a request before it is made; returns those to send, as they are to
             be sent. What it raises ends the sending.
-        after: called with the fates that a reply decided.
+        after: called with the fates that a reply decided; begins to write them.
         deadline: a moment of ``clock`` (monotonic seconds) after which no new batch is begun.
     """
 
@@ -115,7 +128,7 @@ class Dispatcher:
         client: ApiClient,
         *,
         before: Callable[[Sequence[Record]], Sequence[Record]],
-        after: Callable[[Sequence[Result]], None],
+        after: Callable[[Sequence[Result]], Writing],
         stop: threading.Event,
         deadline: float,
         workers: int = 1,
@@ -130,6 +143,8 @@ class Dispatcher:
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="submit")
         self._under_way: dict[Future[Outcome], _Part] = {}
+        self._ready: deque[_Part] = deque()
+        self._batches: Iterator[Sequence[Record]] = iter(())
         self._given_up_in_a_row = 0
         self.halt: Halt | None = None
         self.gave_up = False
@@ -143,36 +158,50 @@ class Dispatcher:
     def send(self, batches: Iterator[Sequence[Record]]) -> None:
         """Send all batches and wait for the last reply.
 
-        The next batch is prepared while requests are under way. What is left of a refused batch goes before
-        any new one.
+        An empty batch among them means nothing but that a little has been done towards the next one. What is
+        left of a refused batch goes before any new one.
         """
+        self._batches = batches
         left_over: list[_Part] = []
-        ready: list[_Part] = []
         try:
             while True:
                 while len(self._under_way) < self._workers:
-                    waiting = left_over or ready
-                    if not waiting and not self._may_send():
+                    if not left_over and not self._ready and not self._may_send():
                         break
-                    part = waiting.pop() if waiting else _next(batches)
+                    part = left_over.pop() if left_over else self._next()
                     if part is None:
                         break
                     self._begin(part)
                 if not self._under_way:
                     return
-                if not ready and self.halt is None and (part := _next(batches)) is not None:
-                    ready.append(part)
                 left_over += self._collect()
         except Exception:
             self._finish()
             raise
 
+    def _next(self) -> _Part | None:
+        """Return the next batch, None where there is no more."""
+        while not self._ready and self._prepare():
+            pass
+        return self._ready.popleft() if self._ready else None
+
+    def _prepare(self) -> bool:
+        """Do a little towards the next batch; return whether there was anything to do."""
+        batch = next(self._batches, None)
+        if batch:
+            self._ready.append(_Part(batch))
+        return batch is not None
+
+    def _prepare_until(self, done: Callable[[], bool]) -> None:
+        """Use the time until something is done."""
+        while not done() and len(self._ready) < _AHEAD and self.halt is None and self._prepare():
+            pass
+
     def _begin(self, part: _Part) -> None:
         """Start a request, unless nothing more is to be sent."""
         if not self._may_send():
-            self._after(
-                [Result(record, Fate.LEFT, unsure=part.doubt, begun=False) for record in part.records]
-            )
+            left = [Result(record, Fate.LEFT, unsure=part.doubt, begun=False) for record in part.records]
+            self._after(left).finish()
             return
         records = self._before(part.records)
         if records:
@@ -182,6 +211,7 @@ class Dispatcher:
 
     def _collect(self) -> list[_Part]:
         """Wait for replies, settle them, and return what has to be sent again."""
+        self._prepare_until(lambda: any(future.done() for future in self._under_way))
         done: set[Future[Outcome]] = set()
         while not done:
             done, _ = wait(self._under_way, timeout=_POLL, return_when=FIRST_COMPLETED)
@@ -198,12 +228,18 @@ class Dispatcher:
         self._note(outcome, len(part.records))
         doubt = part.doubt or outcome.unsure
         results, again = _fates(part.records, outcome, doubt)
-        self._after(results)
+        writing = self._after(results)
+        try:
+            self._prepare_until(writing.done)
+        finally:
+            writing.finish()
         # The last of them is sent first, so the order of the batch is kept.
         return [_Part(records, doubt) for records in reversed(again)]
 
     def _finish(self) -> None:
         """Something failed: still wait for what is under way, so that no receipt is lost."""
+        self._batches = iter(())
+        self._ready.clear()
         while self._under_way:
             try:
                 self._collect()
@@ -242,11 +278,6 @@ class Dispatcher:
                 )
         elif outcome.verdict is not Verdict.ACCEPTED:
             log.warning("a batch of %d was refused with HTTP %s", count, outcome.status)
-
-
-def _next(batches: Iterator[Sequence[Record]]) -> _Part | None:
-    batch = next(batches, None)
-    return None if batch is None else _Part(batch)
 
 
 def _fates(

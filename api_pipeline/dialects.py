@@ -7,7 +7,6 @@ of this project, and row counts. Everything for SQL Server is valid on SQL Serve
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from api_pipeline.names import NamePart, TableName
+from api_pipeline.payload import compact
 
 
 class Kind(Enum):
@@ -49,6 +49,10 @@ class Dialect(ABC):
     @abstractmethod
     def prefix(self, expression: str, length: int) -> str:
         """Return the first ``length`` characters of a text."""
+
+    def characters(self, expression: str) -> str:
+        """Return the number of characters of a text."""
+        return f"LENGTH({expression})"
 
     @abstractmethod
     def same_bytes(self, left: str, right: str) -> str:
@@ -163,6 +167,9 @@ class SqlServer(Dialect):
 
     def prefix(self, expression: str, length: int) -> str:
         return f"LEFT({expression}, {length})"
+
+    def characters(self, expression: str) -> str:
+        return f"LEN({expression})"
 
     def comparable(self, column: str) -> str:
         # A staging table may have a collation of its own, and two different ones are not compared at all.
@@ -361,15 +368,15 @@ class PostgreSql(Dialect):
         return f"json_to_recordset(CAST(? AS JSON)) AS v ({typed})"
 
     def listed(self, columns: Mapping[str, Kind], rows: Sequence[Sequence[Any]]) -> list[Any]:
-        records = [
-            {
-                name: "\\x" + value.hex() if isinstance(value, bytes) else self.parameter(kind, value)
-                for (name, kind), value in zip(columns.items(), row, strict=True)
-            }
-            for row in rows
-        ]
+        names = list(columns)
+        records = [dict(zip(names, map(self._listable, row), strict=True)) for row in rows]
         # Not as ASCII: a server whose encoding is not UTF-8 refuses escapes beyond ASCII.
-        return [json.dumps(records, ensure_ascii=False, separators=(",", ":"))]
+        return [compact(records)]
+
+    def _listable(self, value: Any) -> Any:
+        if isinstance(value, bytes):
+            return "\\x" + value.hex()
+        return self.timestamp(value) if isinstance(value, datetime) else value
 
     def timestamp(self, moment: datetime) -> str:
         return moment.isoformat(sep=" ", timespec="microseconds")

@@ -1,18 +1,21 @@
 """``explain PERSON_ID``: why a child was sent, or was not, or was sent again (interface, "Commands").
 
 What comes next is not worked out a second time: the survey and the source of a real run say it, over a ledger
-that is as the next run will find it. Nothing is written, nothing is locked and nothing is sent.
+that is as the next run will find it. Nothing is written, nothing is locked and nothing is sent. What the
+source tells comes from ``cohort_explanation``.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import chain
 
 from api_pipeline import composing, delta, payload, planning, provision, spool, validation
+from api_pipeline.cohort_explanation import CohortExplanation, explain_cohort
 from api_pipeline.config import Settings
 from api_pipeline.db import Database
 from api_pipeline.delivery import Record, RecordKind
@@ -39,8 +42,14 @@ _COMES_BACK = (
 )
 
 
-def explain(settings: Settings, person_id: str, *, stop: threading.Event | None = None) -> Explanation:
-    """Say everything that the database tells of one person.
+def explain(
+    settings: Settings,
+    person_id: str,
+    *,
+    stop: threading.Event | None = None,
+    today: Callable[[], date] = date.today,
+) -> Explanation:
+    """Say everything that the databases tell of one person; the source is judged as of ``today``.
 
     Raises:
         ConfigError: if DB_CONNECTION_STRING cannot be read.
@@ -55,11 +64,14 @@ def explain(settings: Settings, person_id: str, *, stop: threading.Event | None 
             outlook = _Outlook(settings, table, found)
             rows = tuple(outlook.row(facts) for facts in found.facts)
             notes = [*outlook.notes(), *_spooled(settings, table, person_id)]
-    known = bool(found.facts or found.baseline or found.attempts)
+        cohort = explain_cohort(settings, table, person_id, stop=stop, today=today)
+    if cohort is not None:
+        notes += _notes_on_source(cohort)
+    known = bool(found.facts or found.baseline or found.attempts or (cohort is not None and cohort.known))
     return Explanation(
         table=str(settings.table),
         person_id=person_id,
-        answer=_answer(settings, found, rows),
+        answer=_answer(settings, found, rows, cohort),
         known=known,
         remembered=found.ledger is not None,
         rows=rows,
@@ -68,6 +80,7 @@ def explain(settings: Settings, person_id: str, *, stop: threading.Event | None 
         flight=found.flight,
         attempts=tuple(found.attempts),
         attempts_total=found.attempts_total,
+        cohort=cohort,
     )
 
 
@@ -357,11 +370,13 @@ def _reason(event: Failed) -> str:
 # --- The answer ------------------------------------------------------------------------------------------
 
 
-def _answer(settings: Settings, found: _Found, rows: Sequence[ExplainedRow]) -> str:
+def _answer(
+    settings: Settings, found: _Found, rows: Sequence[ExplainedRow], cohort: CohortExplanation | None
+) -> str:
     """Answer the question in one sentence."""
     who = f"Person {found.person_id}"
     if not rows:
-        return _answer_without_row(settings, found, who)
+        return _answer_without_row(settings, found, who, cohort)
     if len(rows) > 1:
         keys = ", ".join(str(row.facts.key) for row in rows)
         return f"{who} is not sent: rows {keys} share this person_id, so they cannot be told apart."
@@ -374,15 +389,39 @@ def _answer(settings: Settings, found: _Found, rows: Sequence[ExplainedRow]) -> 
     return f"{who} is due, because {because}: {_what_next(settings, row)}."
 
 
-def _answer_without_row(settings: Settings, found: _Found, who: str) -> str:
+def _answer_without_row(settings: Settings, found: _Found, who: str, cohort: CohortExplanation | None) -> str:
+    source = _source_sentence(cohort)
     if found.baseline is None and not found.attempts:
+        if source:
+            return f"{who} has no row in {settings.table}, so no run sends anything.{source}"
         beside = " and neither log nor baseline knows the person" if found.ledger is not None else ""
+        if cohort is not None and not cohort.problem:
+            beside += ", nor has the source such a person"
         return f"{who} is not known: {settings.table} has no such row{beside}."
     gone = f"{who} has no row in {settings.table} any more, so no run sends anything"
     if found.baseline is not None and found.baseline.acknowledged:
         when = shown(found.baseline.acknowledged_at)
-        return f"{gone}, not even a deletion; DfE holds what it acknowledged on {when}."
-    return f"{gone}."
+        return f"{gone}, not even a deletion; DfE holds what it acknowledged on {when}.{source}"
+    return f"{gone}.{source}"
+
+
+def _source_sentence(cohort: CohortExplanation | None) -> str:
+    """Return what the source tells of a person without a row, as a further sentence."""
+    if cohort is None or not cohort.known:
+        return ""
+    if cohort.exclusion:
+        return f" The source knows the person, who is not in the cohort: {cohort.exclusion}."
+    return f" The source has the person in the cohort; if stage ran now: {cohort.action}."
+
+
+def _notes_on_source(cohort: CohortExplanation) -> Iterator[str]:
+    """Yield what of the source changes what is said of the next run."""
+    if cohort.problem:
+        yield f"The source could not be looked at: {cohort.problem}"
+    elif cohort.changes:
+        yield (
+            f"If stage ran now: {cohort.action}. What is said of the next run is about the rows as they are."
+        )
 
 
 def _why_not_due(found: _Found, row: ExplainedRow) -> str:

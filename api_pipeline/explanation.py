@@ -12,9 +12,10 @@ from typing import Any
 
 import tabulate
 
+from api_pipeline.cohort_explanation import CohortExplanation
 from api_pipeline.differences import Differences, count_records
 from api_pipeline.due_rules import RowFacts, Rule
-from api_pipeline.errors import ExitCode
+from api_pipeline.errors import ExitCode, worst
 from api_pipeline.log_report import shown
 from api_pipeline.remembered import Baseline, Flight, LogLine
 
@@ -152,6 +153,7 @@ class Explanation:
         remembered: whether the submission log and the baseline table are both there.
         notes: what else to know: what happens next and why, one sentence each.
         attempts: the newest lines of the log; ``attempts_total`` counts those that are not shown, too.
+        cohort: what the source tells; None where there is none.
     """
 
     table: str
@@ -165,11 +167,13 @@ class Explanation:
     flight: Flight | None
     attempts: tuple[LogLine, ...]
     attempts_total: int
+    cohort: CohortExplanation | None = None
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 for a person that nobody knows, else 0."""
-        return ExitCode.OK if self.known else ExitCode.FAILED
+        """1 for a person that nobody knows, else 0, or what keeps the source from being looked at."""
+        own = ExitCode.OK if self.known else ExitCode.FAILED
+        return own if self.cohort is None else worst(own, self.cohort.code)
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the machine-readable result."""
@@ -185,6 +189,7 @@ class Explanation:
             "baseline": None if self.baseline is None else _baseline_json(self.baseline, self.flight),
             "attempts": [_attempt_json(line) for line in self.attempts],
             "attempts_total": self.attempts_total,
+            "source": None if self.cohort is None else self.cohort.as_json(),
         }
 
     def as_text(self) -> str:
@@ -194,6 +199,8 @@ class Explanation:
             return "\n".join(lines)
         for row in self.rows:
             lines += ["", *row.lines()]
+        if self.cohort is not None:
+            lines += ["", *self.cohort.lines()]
         lines += ["", *self._baseline_lines(), "", *self._attempt_lines()]
         return "\n".join(lines)
 

@@ -452,4 +452,6 @@ class _Maker(Draw):
         r = self._r
         dates = [self._moment(max(0, start - after)) if r() < 0.8 else None for after in (90, 200, 260)]
         # Some are recorded for the person, some for the period of care alone.
-        self._add(Permanence(self._id if r() < 0.7 else "", care if r() < 0.7 else None, *dates))
+        named = r() < 0.7
+        about = care if not named or r() < 0.6 else None
+        self._add(Permanence(self._id if named else "", about, *dates))

@@ -19,8 +19,8 @@ from api_pipeline.config import Settings
 from api_pipeline.errors import ExitCode, InterruptedRun
 from api_pipeline.ledger import Ledger
 from api_pipeline.log_report import LogReport
-from api_pipeline.pipeline import Progress
 from api_pipeline.planning import Plan
+from api_pipeline.progress import Progress
 from api_pipeline.staging import KNOWN_STATUSES, Scope, StagedRow, StagingTable, StatusCount, held_ids
 from api_pipeline.validation import Finding, Severity
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jiter
+import orjson
 
 # What `current_hash` holds once the deletion of a person has been acknowledged (domain, section 3).
 PURGE_MARKER = bytes(32)
@@ -74,11 +75,11 @@ def parse(text: str) -> Any:
     return value
 
 
-def decode(text: str | bytes) -> Any:
+def decode(text: str | bytes, *, unique_keys: bool = True) -> Any:
     """Do what :func:`parse` does, except that a number such as 1e999 comes back as infinity.
 
     For callers whose next step refuses infinity anyway: looking for it costs as much as reading. Bytes are
-    a text that was encoded as UTF-8.
+    a text that was encoded as UTF-8. Without ``unique_keys`` the last of equal keys counts.
 
     Raises:
         UnreadablePayload: naming the first fault that was found.
@@ -86,7 +87,9 @@ def decode(text: str | bytes) -> Any:
     try:
         # Keys are few and repeat, values do not: caching the keys alone is the quickest, and bounded.
         encoded = text if isinstance(text, bytes) else text.encode()
-        return jiter.from_json(encoded, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+        return jiter.from_json(
+            encoded, allow_inf_nan=False, catch_duplicate_keys=unique_keys, cache_mode="keys"
+        )
     except ValueError as err:  # UnicodeEncodeError included: a half surrogate in the text itself
         reason = str(err)
     # Raised outside the handler: the parser's own message quotes keys and must not hang on as a cause.
@@ -137,6 +140,18 @@ def canonical(value: Any) -> bytes:
         ValueError: for infinity, NaN and half surrogates, which :func:`parse` never returns.
     """
     return _ENCODER.encode(value).encode()
+
+
+def compact(value: Any) -> str:
+    """Return a value as JSON without white space, members in the order in which they are.
+
+    For what :func:`parse` returns, and for what is built from texts, whole numbers and flags: infinity and
+    NaN, which are neither, would become null. Half a surrogate comes out as it is, for the reader to refuse.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return _COMPACT.encode(value)
 
 
 def content_hash(text: str) -> bytes:

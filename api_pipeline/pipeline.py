@@ -16,16 +16,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from api_pipeline import db, planning, validation
 from api_pipeline.api import ApiClient, ApiConfig
 from api_pipeline.config import Settings
-from api_pipeline.delivery import Dispatcher, Fate, Record, RecordKind, Result
+from api_pipeline.delivery import Dispatcher, Fate, Record, RecordKind, Result, Writing
 from api_pipeline.errors import ExitCode, InterruptedRun, PipelineError
 from api_pipeline.ledger import Ledger
 from api_pipeline.locking import RunLock
+from api_pipeline.progress import Progress
 from api_pipeline.recording import Entry, Recorder
 from api_pipeline.remembered import Attempt, Closing, LogKind, LogOutcome
 from api_pipeline.sourcing import Changed, Event, Failed, Noticed, Settled, Source, Waiting
@@ -35,6 +37,7 @@ from api_pipeline.writeback import RowWriter, Write, WriteBack
 
 log = logging.getLogger(__name__)
 
+_EVENTS_AT_ONCE = 10  # handled before somebody asks whether a reply has come: a millisecond
 _ERRORS_AT_ONCE = 100  # rows that are settled without sending are written back in lots of this many
 _SHOWN_FAULTS = 10  # first problems that a dry run lists
 
@@ -48,19 +51,6 @@ class RunOptions:
     dry_run: bool = False
     allow_deletions: bool = False
     resend: bool = False
-
-
-class Progress:
-    """Where a run reports how far it is; the default reports nothing."""
-
-    def begin(self, total: int) -> None:
-        """The run is going to handle ``total`` rows."""
-
-    def advance(self, rows: int) -> None:
-        """So many more rows have been handled."""
-
-    def end(self) -> None:
-        """The run is over, one way or another."""
 
 
 def run(
@@ -153,6 +143,7 @@ class _Job:
         return self.summary.mode == "live"
 
     def do(self, stack: ExitStack) -> None:
+        stack.callback(self._recorder.close)
         self._prepare()
         self.plan = planning.survey(self.table, self._scope, self.options.limit, self._ledger)
         self.summary.due = self.plan.due + self._mark_nameless()
@@ -252,15 +243,18 @@ class _Job:
         if self._dispatcher is not None:
             self._dispatcher.send(batches)
         else:
-            for batch in batches:
+            for batch in filter(None, batches):
                 self._simulate(batch)
                 if self.stop.is_set():
                     raise InterruptedRun("The run was asked to stop.")
         self._flush()
 
     def _batches(self, events: Iterator[Event]) -> Iterator[Sequence[Record]]:
+        """Gather records into batches; an empty one every few events lets the caller look up."""
         batch: list[Record] = []
-        for event in events:
+        for number, event in enumerate(events):
+            if number % _EVENTS_AT_ONCE == 0:
+                yield ()
             if isinstance(event, Record):
                 self.summary.payload_bytes += len(event.text)
                 self.summary.kinds[event.kind.value] += 1
@@ -337,15 +331,9 @@ class _Job:
 
     # -- fates -----------------------------------------------------------------------------------------
 
-    def _after(self, results: Sequence[Result]) -> None:
-        """Turn the fates of one reply into the outcomes of rows and attempts, and write them."""
-        entries = [entry for result in results if (entry := self._entry(result)) is not None]
-        receipts = sum(1 for entry in entries if entry.outcome is not None and entry.outcome.receipt)
-        try:
-            self._flush(entries)
-        except PipelineError:
-            self.summary.unrecorded += receipts
-            raise
+    def _after(self, results: Sequence[Result]) -> Writing:
+        """Turn the fates of one reply into the outcomes of rows and attempts, and begin to write them."""
+        return self._write([entry for result in results if (entry := self._entry(result)) is not None])
 
     def _entry(self, result: Result) -> Entry | None:
         record = result.record
@@ -398,12 +386,25 @@ class _Job:
             self._flush()
 
     def _flush(self, entries: Sequence[Entry] = ()) -> None:
-        """Write these outcomes, and those noted since, in one transaction; count what was hit."""
+        """Write these outcomes, and those noted since, and count what was hit."""
+        self._write(entries).finish()
+
+    def _write(self, entries: Sequence[Entry]) -> Writing:
+        """Begin to write these outcomes, and those noted since, in one transaction."""
         waiting, self._entries = self._entries, []
         written = [*entries, *waiting]
-        missed = self._recorder.settle(written)
-        keys = {row.key for row in missed}
+        future = self._recorder.settle_later(written)
+        return Writing(future.done, lambda: self._written(written, future))
+
+    def _written(self, written: Sequence[Entry], future: Future[list[StagedRow]]) -> None:
+        """Count what was hit."""
         outcomes = [entry.outcome for entry in written if entry.outcome is not None]
+        try:
+            missed = future.result()
+        except PipelineError:
+            self.summary.unrecorded += sum(1 for outcome in outcomes if outcome.receipt)
+            raise
+        keys = {row.key for row in missed}
         for outcome in outcomes:
             kind = self._error_kinds.pop(outcome.row.key, "")
             if outcome.row.key not in keys:

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from api_pipeline import brake
 from api_pipeline.ledger import Ledger
 from api_pipeline.staging import DueRow, Key, Scope, StagingTable, ids_to_purge
 
-BRAKE_MINIMUM = 20  # deletions up to this number never hold anything back
 _LOOKED_UP = 400  # la_child_ids asked for at once
 _NAMED_ROWS = 10  # row ids in one message
 
@@ -79,7 +79,7 @@ class Plan:
 
     def brake_holds(self, percent: float) -> bool:
         """Whether so many deletions look like an emptied source rather than children who left."""
-        return self.deletions > BRAKE_MINIMUM and self.deletions > self.people * percent / 100
+        return brake.holds(self.deletions, self.people, percent)
 
 
 def survey(table: StagingTable, scope: Scope, limit: int | None, ledger: Ledger | None = None) -> Plan:

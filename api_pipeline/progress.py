@@ -5,15 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import tqdm
-
-from api_pipeline.pipeline import Progress
+if TYPE_CHECKING:
+    import tqdm
 
 log = logging.getLogger(__name__)
 
 _LINE_EVERY = 30.0  # seconds between two plain lines
+
+
+class Progress:
+    """Where a command reports how far it is; the default reports nothing."""
+
+    def begin(self, total: int) -> None:
+        """The run is going to handle ``total`` rows."""
+
+    def advance(self, rows: int) -> None:
+        """So many more rows have been handled."""
+
+    def end(self) -> None:
+        """The run is over, one way or another."""
 
 
 class BarProgress(Progress):
@@ -24,6 +36,8 @@ class BarProgress(Progress):
         self._bar: tqdm.tqdm[Any] | None = None
 
     def begin(self, total: int) -> None:
+        import tqdm
+
         self._bar = tqdm.tqdm(
             total=total, unit="row", ascii=True, file=self._stream, leave=False, dynamic_ncols=True
         )

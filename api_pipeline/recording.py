@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class Recorder:
         self._ledger = ledger
         self._run_id = run_id
         self._spool_dir = spool_dir
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="record")
 
     def open(self, attempts: Sequence[Attempt]) -> set[int]:
         """Commit that these attempts are about to be sent; return the seq of those whose row is unchanged.
@@ -69,6 +71,14 @@ class Recorder:
                 return ledger.open(attempts, again=tries > 1)
 
         return self._db.retrying(once)
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self._pool.shutdown()
+
+    def settle_later(self, entries: Sequence[Entry]) -> Future[list[StagedRow]]:
+        """Do what :meth:`settle` does while the caller goes on; statements of other threads wait for it."""
+        return self._pool.submit(self.settle, entries)
 
     def settle(self, entries: Sequence[Entry]) -> list[StagedRow]:
         """Write outcomes in one transaction; return the rows that had changed meanwhile.

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from api_pipeline import brake
 from api_pipeline import payload as payloads
-from api_pipeline.planning import BRAKE_MINIMUM
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.ssd_payload import text_of
 from api_pipeline.staged_people import NewRow, PersonIds, StagedPeople, StagedPerson
@@ -93,6 +93,7 @@ class Refresher:
         self._staged, self._live, self._shared, self._not_purged = self._people.survey()
         self._named = {hash(person.strip()) for person in persons}
         self._seen = PersonIds()
+        self._cohort_is_empty = True  # those left as they are may be in it or not
         self._uncounted: set[int] = set()  # seen, but their records are not in the counts below
         self._before: Counter[str] = Counter()  # records of the staged people that were seen
         self._fewer: Counter[str] = Counter()  # and by how many they have become fewer
@@ -126,6 +127,7 @@ class Refresher:
             DatabaseError: if the table cannot be read or written to.
         """
         wanted: dict[str, Built] = {}
+        self._cohort_is_empty = self._cohort_is_empty and not people
         for built in people:
             trimmed = built.person_id.strip()
             if hash(trimmed) in self._shared:
@@ -173,8 +175,8 @@ class Refresher:
         for key, (built, row) in differing.items():
             if row.purged:  # DfE holds nothing of it, so it has nothing to lose
                 self._update(key, built, row)
-        held = [key for key, (_, row) in differing.items() if not row.purged]
-        for key, stored in self._people.payloads(held):
+        others = [key for key, (_, row) in differing.items() if not row.purged]
+        for key, stored in self._people.payloads(others) if others else ():
             built, row = differing[key]
             counts, content_hash = _content(stored)
             self._before.update(counts)
@@ -244,10 +246,10 @@ class Refresher:
         return gone
 
     def _too_many_gone(self, percent: float) -> list[str]:
-        if not self._named and not self._seen and self._not_purged:
-            return [f"the source has nobody in the cohort, and {self._not_purged} people are staged"]
+        if not self._named and self._cohort_is_empty and self._not_purged:
+            return [f"the source has nobody in the cohort, while people are staged ({self._not_purged})"]
         gone = self.changes.deleted
-        if gone <= BRAKE_MINIMUM or gone * 100 <= self._not_purged * percent:
+        if not brake.holds(gone, self._not_purged, percent):
             return []
         return [f"{gone} of {self._not_purged} staged people would be deleted"]
 
@@ -256,14 +258,14 @@ class Refresher:
 
         The payloads of those who were not seen are read only if a list has lost more than the minimum.
         """
-        shorter = {name: fewer for name, fewer in self._fewer.items() if fewer > BRAKE_MINIMUM}
+        shorter = {name: fewer for name, fewer in self._fewer.items() if fewer > brake.MINIMUM}
         if not shorter:
             return []
         before = self._before + self._records_of_others()
         self.changes.lost = {
             name: (fewer, before[name])
             for name, fewer in sorted(shorter.items())
-            if fewer * 100 > before[name] * percent
+            if brake.holds(fewer, before[name], percent)
         }
         return [
             f"{fewer} of {of} records of {name} would be lost"

@@ -31,6 +31,8 @@ _LEGACY_TEXT = frozenset({"text", "ntext"})
 _ONE_BYTE_TEXT = frozenset({"varchar", "char"})
 # What a run writes, and so needs privileges for; None means the table as a whole.
 STAGING_PRIVILEGES: Mapping[str, tuple[str, ...] | None] = {"SELECT": (), "UPDATE": WRITTEN}
+# What `stage` needs beyond that: it adds rows, and writes payloads and hashes.
+STAGE_PRIVILEGES: Mapping[str, tuple[str, ...] | None] = {"INSERT": (), "UPDATE": ()}
 REMEMBERED_PRIVILEGES: Mapping[str, tuple[str, ...] | None] = {
     "SELECT": (),
     "INSERT": (),

@@ -1,4 +1,4 @@
-"""Opening the database of the source for commands that only look at it (interface, "Settings")."""
+"""Opening the database of the source: SSD_CONNECTION_STRING, or else the one of the staging table."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from api_pipeline.config import Settings
 from api_pipeline.errors import PipelineError
 
 
-def connect_source(settings: Settings, *, stop: threading.Event | None = None) -> db.Database:
+def connect_source(
+    settings: Settings, *, create: bool = False, stop: threading.Event | None = None
+) -> db.Database:
     """Open the database that holds the SSD: SSD_CONNECTION_STRING, or else DB_CONNECTION_STRING.
+
+    ``create`` lets a missing SQLite file be made.
 
     Raises:
         ConfigError: if that is no connection string.
@@ -19,7 +23,12 @@ def connect_source(settings: Settings, *, stop: threading.Event | None = None) -
     own = settings.ssd_connection_string
     text = (settings.db_connection_string if own is None else own).reveal()
     try:
-        return db.connect(text, trust_server_certificate=settings.db_trust_server_certificate, stop=stop)
+        return db.connect(
+            text,
+            trust_server_certificate=settings.db_trust_server_certificate,
+            create=create,
+            stop=stop,
+        )
     except PipelineError as error:
         if own is None:
             raise

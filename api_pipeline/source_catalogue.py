@@ -6,10 +6,10 @@ after the SSD to read and to run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
-from api_pipeline.db import Database, Row
+from api_pipeline.db import Database
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect
 from api_pipeline.names import TableName
 from api_pipeline.odbc import SNAPSHOT_STATE
@@ -69,39 +69,50 @@ def is_table(db: Database, info: TableInfo) -> bool:
     return bool(db.query(sql, [info.schema, info.table])[0][0])
 
 
-def leading_columns(db: Database, name: TableName) -> frozenset[str]:
-    """Return the columns, in lower case, that an index over all rows of the table begins with.
+def leading_columns(db: Database, names: Sequence[TableName]) -> Mapping[str, frozenset[str]]:
+    """Return for each table the columns that an index over all of its rows begins with.
+
+    The tables lie in one schema; all names are in lower case.
 
     Raises:
         DatabaseError: if the catalogue cannot be read.
     """
-    quoted = db.dialect.table(name)
+    quoted = [db.dialect.table(name) for name in names]
+    if not names:
+        return {}
     if db.dialect is SQL_SERVER:
         sql = (
-            "SELECT c.name FROM sys.indexes AS i "
+            "SELECT o.name, c.name FROM sys.indexes AS i "
             "INNER JOIN sys.index_columns AS k ON k.object_id = i.object_id AND k.index_id = i.index_id "
             "INNER JOIN sys.columns AS c ON c.object_id = k.object_id AND c.column_id = k.column_id "
-            "WHERE k.key_ordinal = 1 AND i.is_disabled = 0 AND i.has_filter = 0 AND i.object_id = "
+            "INNER JOIN sys.objects AS o ON o.object_id = i.object_id "
+            "WHERE k.key_ordinal = 1 AND i.is_disabled = 0 AND i.has_filter = 0 AND i.object_id IN "
         )
-        # The literal holds a name that was validated: letters, digits and a few signs, never a quote.
-        return _names(db.query(f"{sql}OBJECT_ID(N'{quoted}')"))
-    if db.dialect is POSTGRESQL:
+        # The literals hold names that were validated: letters, digits and a few signs, never a quote.
+        ids = ", ".join(f"OBJECT_ID(N'{name}')" for name in quoted)
+        rows = db.query(f"{sql}({ids})")
+    elif db.dialect is POSTGRESQL:
         sql = (
-            "SELECT a.attname FROM pg_index AS i "
+            "SELECT c.relname, a.attname FROM pg_index AS i "
+            "INNER JOIN pg_class AS c ON c.oid = i.indrelid "
             "INNER JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
-            "WHERE i.indrelid = to_regclass(CAST(? AS TEXT)) AND i.indisvalid AND i.indpred IS NULL"
+            "WHERE i.indisvalid AND i.indpred IS NULL AND i.indrelid IN "
         )
+        ids = ", ".join(["to_regclass(CAST(? AS TEXT))"] * len(quoted))
+        rows = db.query(f"{sql}({ids})", quoted)
     else:
-        quoted = name.table.text
         sql = (
-            "SELECT k.name FROM pragma_index_list(?) AS i, pragma_index_info(i.name) AS k "
-            "WHERE k.seqno = 0 AND i.partial = 0 AND k.name IS NOT NULL"
+            "SELECT t.name, k.name FROM sqlite_master AS t, pragma_index_list(t.name) AS i, "
+            "pragma_index_info(i.name) AS k "
+            "WHERE t.type = 'table' AND k.seqno = 0 AND i.partial = 0 AND k.name IS NOT NULL"
         )
-    return _names(db.query(sql, [quoted]))
-
-
-def _names(rows: Iterable[Row]) -> frozenset[str]:
-    return frozenset(str(row[0]).casefold() for row in rows)
+        rows = db.query(sql)
+    found: dict[str, set[str]] = {}
+    for table, column in rows:
+        found.setdefault(str(table).casefold(), set()).add(str(column).casefold())
+    return {
+        name.table.text.casefold(): frozenset(found.get(name.table.text.casefold(), ())) for name in names
+    }
 
 
 def can_be_indexed(dialect: Dialect, column: Column) -> bool:

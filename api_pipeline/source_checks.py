@@ -84,6 +84,7 @@ class _Inspection:
         if not faults:
             yield Step("source table", True, f"All {len(found)} tables of the SSD are there and can be read.")
         yield from faults
+        yield from self._people()
         yield from self._types(found)
         yield from self._indexes(
             {table: info for table, info in infos.items() if info is not None and table.name in found}
@@ -149,6 +150,14 @@ class _Inspection:
         message = f"This login may not SELECT in {info.full_name}."
         return Step("source permission", False, message, _BY_HAND, sql)
 
+    def _people(self) -> Iterator[Step]:
+        """Say where ``stage`` would refuse the staging table (interface, "Settings", last paragraph)."""
+        fake, table = ssd_schema.is_fake(self.db, self.schema), self.settings.table
+        if fake != table.is_anon:
+            whose, others = ("fake", "real") if fake else ("real", "fake")
+            message = f"The SSD tables hold {whose} people and {table} is for {others} ones: stage refuses."
+            yield Step("source people", None, message, "Check TABLE_NAME, SSD_SCHEMA, SSD_CONNECTION_STRING.")
+
     # -- types -----------------------------------------------------------------------------------------
 
     def _types(self, found: Mapping[str, FoundTable]) -> Iterator[Step]:
@@ -212,13 +221,13 @@ class _Inspection:
         sql: list[str] = []
         without: list[str] = []
         unlimited: list[str] = []
-        for table, info in there.items():
-            if not source_catalogue.is_table(self.db, info):
-                continue  # a view is read by the indexes of its tables
-            leading = source_catalogue.leading_columns(self.db, self._name(table))
+        # A view is read by the indexes of its tables.
+        tables = {table: info for table, info in there.items() if source_catalogue.is_table(self.db, info)}
+        leading = source_catalogue.leading_columns(self.db, [self._name(table) for table in tables])
+        for table, info in tables.items():
             for name in dict.fromkeys(route.column for route in table.routes):
                 column = info.columns.get(name)
-                if column is None or name in leading:
+                if column is None or name in leading[table.name]:
                     continue
                 if source_catalogue.can_be_indexed(self.dialect, column):
                     without.append(f"{table.name}.{name}")

@@ -19,7 +19,7 @@ from api_pipeline import validation
 from api_pipeline.config import Settings
 from api_pipeline.errors import ExitCode, InterruptedRun
 from api_pipeline.inspection import Groups, RuleGroup
-from api_pipeline.pipeline import Progress
+from api_pipeline.progress import Progress
 from api_pipeline.source_access import connect_source
 from api_pipeline.source_dates import reversed_dates
 from api_pipeline.ssd_cohort import judge
@@ -34,7 +34,7 @@ _NAMELESS = Finding(_ID_COLUMN, "required", Severity.ERROR, "must not be empty")
 _SHARED = Finding(
     _ID_COLUMN, "shared_id", Severity.ERROR, "must not be the id of another person, outer blanks aside"
 )
-_REVERSED = ("reversed_dates", Severity.WARNING, "must not be earlier")
+_REVERSED = ("reversed_dates", Severity.WARNING, "the first date must not be earlier than the second")
 _CHANGED = "the payload is sent, but not with the value as it stands in the SSD"
 
 
@@ -97,7 +97,8 @@ class SourceReport:
             return totals
         table = tabulate.tabulate(lines, headers=headers, tablefmt="simple", disable_numparse=True)
         allowed = dict.fromkeys(
-            f"{group.path}: {group.rule}: {group.message}" for group, _ in listed if group.path
+            [f"{group.path}: {group.rule}: {group.message}" for group in self.groups if group.path]
+            + [f"{group.rule}: {group.message}" for group in self.records]
         )
         return "\n".join([table, "", *allowed, *([""] if allowed else []), totals])
 

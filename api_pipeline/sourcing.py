@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from api_pipeline import composing, payload, planning, validation
@@ -21,6 +21,8 @@ from api_pipeline.staging import Key, Scope, StagedRow, StagingTable, held_ids, 
 from api_pipeline.writeback import Write, WriteBack
 
 NEVER_SENT = "never sent: nothing to purge"
+
+_CHECKED_AT_ONCE = 20  # payloads that are held as values: few enough to stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Noticed:
 
 
 class _Sound(NamedTuple):
-    """A row whose payload may be sent: the payload read, its id, and its text as it is stored."""
+    """A row whose payload may be sent: the payload read (where a log is kept), its id, its stored text."""
 
     row: StagedRow
     value: Any
@@ -171,14 +173,24 @@ class Source:
     def payloads(self) -> Iterator[Event]:
         """Yield what is to be done with the due payloads."""
         for page in self._table.pages(self._scope, deleted=False, last=self._plan.last_key):
-            checked: list[_Sound] = []
-            for row in page:
-                event = self._blocked(row)
-                if event is None:
-                    yield from self._check(row, checked)
-                else:
-                    yield event
-            yield from self._composed(checked)
+            known = self._known(page, payloads=self._partial)
+            previous = self._previous(page, known)
+            for start in range(0, len(page), _CHECKED_AT_ONCE):
+                checked: list[_Sound] = []
+                for row in page[start : start + _CHECKED_AT_ONCE]:
+                    event = self._blocked(row)
+                    if event is None:
+                        yield from self._check(row, checked)
+                    else:
+                        yield event
+                yield from self._composed(checked, known, previous)
+
+    def _previous(self, page: Sequence[StagedRow], known: dict[str, Baseline]) -> dict[Key, str | None]:
+        """Return the previous payloads of children of whom an earlier tool may have sent something."""
+        if not self._partial:
+            return {}
+        unknown = [row.key for row in page if composing.is_unknown(known.get(row.person_id or ""))]
+        return {row.key: row.previous_payload for rows in self._table.rows(unknown) for row in rows}
 
     def _check(self, row: StagedRow, checked: list[_Sound]) -> Iterator[Event]:
         found = validation.check_text(row.payload)
@@ -192,14 +204,16 @@ class Source:
             yield Changed(row)
         else:
             text = found.encoded or (row.payload or "").encode()
-            checked.append(_Sound(row, found.value, child_id, text))
+            # Without a log the value has done its work, and keeping it would cost time, not only room.
+            checked.append(_Sound(row, None if self._ledger is None else found.value, child_id, text))
 
-    def _composed(self, checked: Sequence[_Sound]) -> Iterator[Event]:
+    def _composed(
+        self, checked: Sequence[_Sound], known: dict[str, Baseline], previous: dict[Key, str | None]
+    ) -> Iterator[Event]:
         if self._ledger is None:
             for row, _, child_id, text in checked:
                 yield self._record(_light(row), RecordKind.FULL, text, child_id, None)
             return
-        known = self._known([sound.row for sound in checked], payloads=self._partial)
         ready: list[_Sound] = []
         for sound in checked:
             if self._settings.testing_mode or self._is_as_surveyed(
@@ -208,7 +222,7 @@ class Source:
                 ready.append(sound)
             else:
                 yield Changed(sound.row)
-        yield from self._partials(ready, known) if self._partial else self._fulls(ready, known)
+        yield from self._partials(ready, known, previous) if self._partial else self._fulls(ready, known)
 
     def _is_as_surveyed(self, sound: _Sound, baseline: Baseline | None) -> bool:
         """Whether nothing happened since the survey that another run has to look at first.
@@ -234,11 +248,9 @@ class Source:
             composed = composing.compose_full(text, value, child_id, baseline)
             yield self._composed_record(row, composed, child_id, baseline)
 
-    def _partials(self, checked: Sequence[_Sound], known: dict[str, Baseline]) -> Iterator[Event]:
-        unknown = [
-            sound.row.key for sound in checked if composing.is_unknown(known.get(sound.row.person_id or ""))
-        ]
-        previous = {row.key: row.previous_payload for page in self._table.rows(unknown) for row in page}
+    def _partials(
+        self, checked: Sequence[_Sound], known: dict[str, Baseline], previous: dict[Key, str | None]
+    ) -> Iterator[Event]:
         for row, value, child_id, text in checked:
             baseline = known.get(row.person_id or "")
             composed = composing.compose_partial(
@@ -353,6 +365,5 @@ def _ids(text: str | None) -> tuple[str | None, str | None]:
 
 def _light(row: StagedRow) -> StagedRow:
     """Drop the texts that the write-back does not need, so that a batch holds each payload once."""
-    if row.current_hash is None:
-        return replace(row, previous_payload=None)
-    return replace(row, payload=None, previous_payload=None)
+    text = row.payload if row.current_hash is None else None
+    return StagedRow(row.key, row.person_id, text, row.current_hash, row.deleted)

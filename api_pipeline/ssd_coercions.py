@@ -15,8 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from api_pipeline.payload import UnreadablePayload, decode
 from api_pipeline.ssd_tables import (
@@ -34,20 +34,73 @@ from api_pipeline.ssd_window import Window
 Tally = Counter[str]
 TextCoercion = Callable[[str | None, Tally], str | None]
 
-# Row class and column -> the rows of a page by that column.
-Groups = dict[tuple[type[Any], str], Mapping[str, list[Any]]]
+# Column -> the rows of a page by that column; names of columns tell their tables.
+Groups = dict[str, Mapping[str, list[Any]]]
+
+
+_Coercion = TypeVar("_Coercion", bound=Callable[..., Any])
+_REPEATING: set[Callable[..., Any]] = set()
+_MOST_REMEMBERED = 16_384
+
+
+def repeating(coercion: _Coercion) -> _Coercion:
+    """Mark a coercion of texts or moments that repeat: what it makes of them is worth remembering."""
+    _REPEATING.add(coercion)
+    return coercion
+
+
+class Remembered(dict[Any, Any]):
+    """Raw value -> what a coercion makes of it; to look it up takes a fifth of the time of working it out.
+
+    Values of which something is counted are kept apart, with what is counted every time.
+    """
+
+    __slots__ = ("_coercion", "_counted", "_tally")
+
+    def __init__(self, coercion: Callable[[Any, Tally], Any], tally: Tally) -> None:
+        super().__init__()
+        self._coercion = coercion
+        self._tally = tally
+        self._counted: dict[Any, tuple[Any, Tally]] = {}
+
+    def __missing__(self, raw: Any) -> Any:
+        if len(self) + len(self._counted) >= _MOST_REMEMBERED:
+            return self._coercion(raw, self._tally)
+        found = self._counted.get(raw)
+        if found is None:
+            tally: Tally = Counter()
+            found = self._coercion(raw, tally), tally
+            if tally:
+                self._counted[raw] = found
+            else:
+                self[raw] = found[0]
+        value, counted = found
+        for rule, times in counted.items():
+            self._tally[rule] += times
+        return value
 
 
 class Scope:
-    """What a choice may ask for: the window, the test for UASC, the tally, and the rows by their joins."""
+    """What a choice may ask for: the window, the test for UASC, the tally, and the rows by their joins.
 
-    __slots__ = ("groups", "is_uasc", "tally", "window")
+    ``factors`` gives the factors that a JSON text holds.
+    """
+
+    __slots__ = ("_remembered", "factors", "groups", "is_uasc", "tally", "window")
 
     def __init__(self, window: Window, is_uasc: Callable[[str], bool], tally: Tally) -> None:
         self.window = window
         self.is_uasc = is_uasc
         self.tally = tally
         self.groups: Groups = {}
+        self.factors = Remembered(_factors, tally)
+        self._remembered: dict[Callable[..., Any], Remembered] = {}
+
+    def remembered(self, coercion: Callable[..., Any]) -> Remembered | None:
+        """Return what is remembered of a coercion, for all its fields together; None if it is not marked."""
+        if coercion not in _REPEATING:
+            return None
+        return self._remembered.setdefault(coercion, Remembered(coercion, self.tally))
 
 
 # --- Texts, ids, dates -----------------------------------------------------------------------------------
@@ -76,15 +129,10 @@ def worker_id(value: str | None, tally: Tally) -> str | None:
     return found
 
 
+@repeating
 def day(value: datetime | None, _tally: Tally) -> str | None:
     """Return the day of a moment as YYYY-MM-DD."""
-    return _iso_day(value) if value is not None else None
-
-
-@lru_cache(maxsize=16_384)
-def _iso_day(moment: datetime) -> str:
-    """Days repeat: looking one up takes a fifth of the time of writing it."""
-    return moment.date().isoformat()
+    return value.date().isoformat() if value is not None else None
 
 
 def end_day(start: datetime | None, end: datetime | None, tally: Tally) -> str | None:
@@ -117,6 +165,7 @@ def code(length: int, what: str) -> TextCoercion:
     """
     rule = f"{what} cut to {length} character{'s' * (length > 1)}"
 
+    @repeating
     def cut_code(value: str | None, tally: Tally) -> str | None:
         if value is None:
             return None
@@ -143,6 +192,7 @@ def end_reason_code(value: str | None, tally: Tally) -> str | None:
     return "".join(found[:3].split()) or None
 
 
+@repeating
 def referral_source(value: str | None, tally: Tally) -> str | None:
     """Return the code that a referral source begins with; left out where it begins with none."""
     found = text(value, tally)
@@ -158,6 +208,7 @@ def referral_source(value: str | None, tally: Tally) -> str | None:
     return match[0]
 
 
+@repeating
 def sex(value: str | None, tally: Tally) -> str:
     """Return M or F, and U for everything else and where nothing is known."""
     found = value.strip().upper() if value is not None else ""
@@ -224,6 +275,7 @@ def no_further_action(value: Any, tally: Tally) -> bool | None:
     return _flag(value, "no further action flag that is neither yes nor no left out", tally)
 
 
+@repeating
 def conference_flag(value: str | None, tally: Tally) -> bool | None:
     """Return the CP_CONFERENCE_FLAG of an outcome, a JSON object; left out if it is neither yes nor no."""
     outcome = _json(value)
@@ -265,7 +317,7 @@ def _json(value: str | None) -> Any:
     if not content:
         return None
     try:
-        return decode(content)
+        return decode(content, unique_keys=False)  # nothing of such a text is sent as it stands
     except UnreadablePayload:
         return ""
 
@@ -277,15 +329,9 @@ def latest(rows: Sequence[Any], when: Callable[[Any], datetime | None]) -> list[
     """Return the rows with the latest date, more than one where they tie; no date is the oldest."""
     if len(rows) < 2:
         return list(rows)
-    last: datetime | None = None
-    newest: list[Any] = []
-    for row in rows:
-        date = when(row)
-        if date == last:
-            newest.append(row)
-        elif last is None or (date is not None and date > last):
-            last, newest = date, [row]
-    return newest
+    dates = [when(row) for row in rows]
+    last = max([date for date in dates if date is not None], default=None)
+    return [row for row, date in zip(rows, dates, strict=True) if date == last]
 
 
 def smallest(values: Sequence[str | None]) -> str | None:
@@ -299,7 +345,7 @@ def latest_postcode(rows: Sequence[Address], scope: Scope) -> str | None:
     """Return the postcode of the address with the latest start."""
     if not rows:
         return None
-    newest = latest(rows, lambda row: row.addr_address_start_date)
+    newest = latest(rows, attrgetter("addr_address_start_date"))
     return smallest([postcode(row.addr_address_postcode, scope.tally) for row in newest])
 
 
@@ -308,7 +354,7 @@ def former_upn(rows: Sequence[LinkedIdentifier], scope: Scope) -> str | None:
     if not rows:
         return None
     former = [row for row in rows if _is_former_upn(row.link_identifier_type)]
-    newest = latest(former, lambda row: row.link_valid_from_date)
+    newest = latest(former, attrgetter("link_valid_from_date"))
     return smallest([_former_upn(row.link_identifier_value, scope.tally) for row in newest])
 
 
@@ -391,8 +437,8 @@ def factors(rows: Sequence[AssessmentFactors], scope: Scope) -> list[str]:
     """Return the factors of an assessment: one row's as they stand, those of several distinct and sorted."""
     if not rows:
         return []
-    lists = [_factors(row.cinf_assessment_factors_json, scope.tally) for row in rows]
-    if len(lists) < 2:
+    lists: list[list[str]] = [scope.factors[row.cinf_assessment_factors_json] for row in rows]
+    if len(lists) == 1:
         return lists[0]
     scope.tally["equal ids united: assessment factors"] += len(lists) - 1
     return united(lists)

@@ -172,6 +172,7 @@ EPISODE = RecordMap(
     ),
     "the person's episodes that overlap the window, oldest first",
     start="cine_referral_date",
+    end="cine_close_date",
     identity="social_care_episode_id",
     words="episodes",
     nested=(
@@ -217,6 +218,7 @@ CIN_PLAN = RecordMap(
     ),
     "plans of the referral that overlap the window, oldest first",
     start="cinp_cin_plan_start_date",
+    end="cinp_cin_plan_end_date",
     identity="child_in_need_plan_id",
     words="child in need plans",
 )
@@ -245,6 +247,7 @@ S47 = RecordMap(
     ),
     "enquiries of the referral that overlap the window or whose latest conference lies in it, oldest first",
     start="s47e_s47_start_date",
+    end="s47e_s47_end_date",
     identity="section_47_assessment_id",
     words="section 47 enquiries",
 )
@@ -259,6 +262,7 @@ CP_PLAN = RecordMap(
     ),
     "plans of the referral that overlap the window, oldest first",
     start="cppl_cp_plan_start_date",
+    end="cppl_cp_plan_end_date",
     identity="child_protection_plan_id",
     words="child protection plans",
 )
@@ -314,6 +318,7 @@ PLACEMENT = RecordMap(
     ),
     "placements of the referral's CLA episodes that overlap the window, newest first",
     start="clap_cla_placement_start_date",
+    end="clap_cla_placement_end_date",
     identity="child_looked_after_placement_id",
     words="placements",
 )

@@ -6,12 +6,13 @@ becomes which field stands in ``ssd_mapping``. Pure, and quick: 30,000 people ar
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
+from api_pipeline.payload import compact
 from api_pipeline.ssd_coercions import Scope, latest, latest_conference, uasc_test, united
 from api_pipeline.ssd_mapping import (
     ADOPTION,
@@ -30,7 +31,7 @@ from api_pipeline.ssd_mapping import (
     SDQ_ASSESSMENT,
     CareWorker,
 )
-from api_pipeline.ssd_records import Record, RecordMap, fill
+from api_pipeline.ssd_records import Maker, Record, RecordMap, maker
 from api_pipeline.ssd_tables import (
     CareLeaver,
     CinAssessment,
@@ -49,7 +50,6 @@ from api_pipeline.ssd_tables import (
 )
 from api_pipeline.ssd_window import Window
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _SOCIAL_WORKER = "CW"
 # What the choices of the mapping look up by their joins; OF_THE_REFERRAL changes with every referral.
 _JOINS = {
@@ -58,7 +58,6 @@ _JOINS = {
     for field in record.fields
     if field.join is not None and field.join != OF_THE_REFERRAL
 }
-_REFERRAL_JOIN = (OF_THE_REFERRAL.row, OF_THE_REFERRAL.column)
 
 _COMPARABLE = frozenset({str, int, bool})
 _NO_START = (False, datetime.min)  # noqa: DTZ901 -- never seen: only sorts
@@ -69,7 +68,7 @@ _Dated = tuple[datetime | None, Record]
 
 def text_of(payload: Mapping[str, Any]) -> str:
     """Return a payload as compact JSON, keys in the order in which they are, no character escaped in vain."""
-    return _ENCODER.encode(payload)
+    return compact(payload)
 
 
 class PayloadBuilder:
@@ -88,28 +87,34 @@ class PayloadBuilder:
         self._window = window
         self._census_dates = window.census_dates
         self._professionals = professionals
-        self._scope = Scope(window, uasc_test(uasc_pattern), self.tally)
+        self._scope = scope = Scope(window, uasc_test(uasc_pattern), self.tally)
+        self._child, self._details = maker(CHILD, scope), maker(CHILD_DETAILS, scope)
+        self._sdq_assessment, self._episode = maker(SDQ_ASSESSMENT, scope), maker(EPISODE, scope)
+        self._assessment, self._s47 = maker(ASSESSMENT, scope), maker(S47, scope)
+        self._cin_plan, self._cp_plan = maker(CIN_PLAN, scope), maker(CP_PLAN, scope)
+        self._placement, self._care_worker = maker(PLACEMENT, scope), maker(CARE_WORKER, scope)
+        self._adoption, self._care_leaver = maker(ADOPTION, scope), maker(CARE_LEAVER, scope)
         self._turn_to(SourcePage({}))
 
     def build(self, person: Person, page: SourcePage) -> Record:
         """Return the payload of a person of ``page``, keys in the order of ssd, section 3.
 
-        Whether the person is in the cohort is not asked here. Never raises for data. A payload shares the
-        objects for adoption and care leaver among its episodes: treat it as read-only.
+        Whether the person is in the cohort is not asked here. Never raises for data. Payloads share objects,
+        with each other too: treat them as read-only.
         """
         if page is not self._page:
             self._turn_to(page)
-        payload = fill(CHILD.steps, person, self._scope)
-        payload["purge"] = False
-        payload["child_details"] = self._record(CHILD_DETAILS, person)
+        payload = self._child.make(person)
+        payload["child_details"] = self._details.make(person)
         key = person.pers_person_id
         if key is None:
             return payload
-        holds = self._window.holds
-        rows = [row for row in self._scores.get(key, ()) if holds(row.csdq_sdq_completed_date)]
-        scores = self._listed(SDQ_ASSESSMENT, rows, newest_first=True)
-        if scores:
-            payload["health_and_wellbeing"] = {"sdq_assessments": scores, "purge": False}
+        if rows := self._scores.get(key):
+            holds = self._window.holds
+            rows = [row for row in rows if holds(row.csdq_sdq_completed_date)]
+            scores = self._listed(self._sdq_assessment, rows, newest_first=True)
+            if scores:
+                payload["health_and_wellbeing"] = {"sdq_assessments": scores, "purge": False}
         episodes = self._episodes_of(key)
         if episodes:
             payload["social_care_episodes"] = episodes
@@ -118,7 +123,7 @@ class PayloadBuilder:
     def _turn_to(self, page: SourcePage) -> None:
         """Look up the groups of a page once instead of once for every person."""
         self._page = page
-        self._scope.groups = {join: page.by(*join) for join in _JOINS}
+        self._scope.groups = {column: page.by(row, column) for row, column in _JOINS}
         self._scores: dict[str, list[SdqScore]] = page.by(SdqScore, "csdq_person_id")
         self._episodes: dict[str, list[CinEpisode]] = page.by(CinEpisode, "cine_person_id")
         self._assessments: dict[str, list[CinAssessment]] = page.by(CinAssessment, "cina_referral_id")
@@ -136,21 +141,26 @@ class PayloadBuilder:
         self._permanence_by_cla: dict[str, list[Permanence]] = page.by(Permanence, "perm_cla_id")
         self._care_leavers: dict[str, list[CareLeaver]] = page.by(CareLeaver, "clea_person_id")
 
-    def _record(self, kind: RecordMap, row: Any) -> Record:
-        record = fill(kind.steps, row, self._scope)
-        if kind.purge:
-            record["purge"] = False
-        return record
+    def _overlapping(self, kind: RecordMap, rows: Iterable[Any]) -> list[Any]:
+        """Return the rows whose span overlaps the window: Window.overlaps, without a call for each."""
+        start, end = kind.start_index, kind.end_index
+        first, last = self._window.start, self._window.end
+        return [
+            row
+            for row in rows
+            if row[start] is not None and row[start] <= last and (row[end] is None or row[end] >= first)
+        ]
 
-    def _listed(self, kind: RecordMap, rows: Sequence[Any], *, newest_first: bool = False) -> list[Record]:
+    def _listed(self, of: Maker, rows: Sequence[Any], *, newest_first: bool = False) -> list[Record]:
         """Return the records that ``rows`` give, equal ids united, in the order of the list."""
         if not rows:
             return []
+        kind, make = of.kind, of.make
         start, needs = kind.start_index, kind.needs
         if len(rows) == 1:
-            record = self._record(kind, rows[0])
+            record = make(rows[0])
             return [record] if not needs or needs in record else []
-        dated = [(row[start], self._record(kind, row)) for row in rows]
+        dated = [(row[start], make(row)) for row in rows]
         if needs:
             dated = [item for item in dated if needs in item[1]]
         return self._in_order(kind, dated, newest_first=newest_first)
@@ -160,6 +170,10 @@ class PayloadBuilder:
             return [record for _, record in dated]
         if kind.identity:
             dated = self._united(kind, dated)
+        starts = {start for start, _ in dated}
+        if len(starts) == len(dated) and None not in starts:  # they alone decide
+            dated.sort(key=itemgetter(0), reverse=newest_first)
+            return [record for _, record in dated]
         identity, content = kind.identity, kind.content
         if identity and all(identity in record for _, record in dated):
             dated.sort(key=lambda item: item[1][identity])  # no two are equal
@@ -170,10 +184,13 @@ class PayloadBuilder:
 
     def _united(self, kind: RecordMap, dated: list[_Dated]) -> list[_Dated]:
         """Return one record for each id, the one with the latest start; records without an id stay."""
+        identity = kind.identity
+        if len({record.get(identity) for _, record in dated}) == len(dated):
+            return dated
         found: dict[str, list[_Dated]] = {}
         kept: list[_Dated] = []
         for item in dated:
-            key = item[1].get(kind.identity)
+            key = item[1].get(identity)
             if key is None:
                 kept.append(item)
             else:
@@ -189,34 +206,29 @@ class PayloadBuilder:
         return kept
 
     def _episodes_of(self, key: str) -> list[Record]:
-        overlaps = self._window.overlaps
-        rows = [
-            row
-            for row in self._episodes.get(key, ())
-            if overlaps(row.cine_referral_date, row.cine_close_date)
-        ]
+        rows = self._overlapping(EPISODE, self._episodes.get(key, ()))
         if not rows:
             return []
         adoption, care_leaver = self._adoption_of(key), self._care_leaver_of(key)
-        dated = [(row.cine_referral_date, self._episode(row, adoption, care_leaver)) for row in rows]
+        dated = [(row.cine_referral_date, self._episode_of(row, adoption, care_leaver)) for row in rows]
         return self._in_order(EPISODE, dated)
 
-    def _episode(self, row: CinEpisode, adoption: Record | None, care_leaver: Record | None) -> Record:
-        episode = fill(EPISODE.steps, row, self._scope)
+    def _episode_of(self, row: CinEpisode, adoption: Record | None, care_leaver: Record | None) -> Record:
+        episode = self._episode.make(row)
         referral = row.cine_referral_id
         workers: list[Record] = []
         if referral is not None:
-            plans = self._cin_plans_of(referral)
-            workers = self._workers_of(referral) if plans else []
-            for name, records in (
-                ("child_and_family_assessments", self._assessments_of(referral)),
-                ("child_in_need_plans", plans),
-                ("section_47_assessments", self._enquiries_of(referral)),
-                ("child_protection_plans", self._cp_plans_of(referral)),
-                ("child_looked_after_placements", self._placements_of(referral)),
-            ):
-                if records:
-                    episode[name] = records
+            if records := self._assessments_of(referral):
+                episode["child_and_family_assessments"] = records
+            if records := self._spanning(self._cin_plan, self._cin_plans.get(referral)):
+                episode["child_in_need_plans"] = records
+                workers = self._workers_of(referral)
+            if records := self._enquiries_of(referral):
+                episode["section_47_assessments"] = records
+            if records := self._spanning(self._cp_plan, self._cp_plans.get(referral)):
+                episode["child_protection_plans"] = records
+            if records := self._placements_of(referral):
+                episode["child_looked_after_placements"] = records
         if adoption is not None:
             episode["adoption"] = adoption
         if care_leaver is not None:
@@ -228,48 +240,40 @@ class PayloadBuilder:
 
     # --- The lists of a referral -------------------------------------------------------------------------
 
+    def _spanning(self, of: Maker, rows: Sequence[Any] | None) -> list[Record]:
+        """Those that overlap the window."""
+        return self._listed(of, self._overlapping(of.kind, rows)) if rows else []
+
     def _assessments_of(self, referral: str) -> list[Record]:
         """Those that started or were authorised in the window."""
+        rows = self._assessments.get(referral)
+        if not rows:
+            return []
         holds = self._window.holds
         rows = [
             row
-            for row in self._assessments.get(referral, ())
+            for row in rows
             if holds(row.cina_assessment_start_date) or holds(row.cina_assessment_auth_date)
         ]
-        return self._listed(ASSESSMENT, rows)
-
-    def _cin_plans_of(self, referral: str) -> list[Record]:
-        overlaps = self._window.overlaps
-        rows = [
-            row
-            for row in self._cin_plans.get(referral, ())
-            if overlaps(row.cinp_cin_plan_start_date, row.cinp_cin_plan_end_date)
-        ]
-        return self._listed(CIN_PLAN, rows)
+        return self._listed(self._assessment, rows)
 
     def _enquiries_of(self, referral: str) -> list[Record]:
         """Those that overlap the window or whose latest conference lies in it."""
+        rows = self._enquiries.get(referral)
+        if not rows:
+            return []
         window = self._window
         rows = [
             row
-            for row in self._enquiries.get(referral, ())
+            for row in rows
             if window.overlaps(row.s47e_s47_start_date, row.s47e_s47_end_date)
             or window.holds(self._latest_conference_of(row))
         ]
-        return self._listed(S47, rows)
+        return self._listed(self._s47, rows)
 
     def _latest_conference_of(self, enquiry: S47Enquiry) -> datetime | None:
         key = enquiry.s47e_s47_enquiry_id
         return None if key is None else latest_conference(self._conferences.get(key, ()))
-
-    def _cp_plans_of(self, referral: str) -> list[Record]:
-        overlaps = self._window.overlaps
-        rows = [
-            row
-            for row in self._cp_plans.get(referral, ())
-            if overlaps(row.cppl_cp_plan_start_date, row.cppl_cp_plan_end_date)
-        ]
-        return self._listed(CP_PLAN, rows)
 
     def _placements_of(self, referral: str) -> list[Record]:
         """Those of the CLA ids that the referral's CLA episodes name, each placement once."""
@@ -280,34 +284,32 @@ class PayloadBuilder:
         for episode in episodes:
             if episode.clae_cla_id is not None:
                 by_cla_id.setdefault(episode.clae_cla_id, []).append(episode)
-        self._scope.groups[_REFERRAL_JOIN] = by_cla_id
-        overlaps = self._window.overlaps
-        rows = [
-            row
-            for cla_id in by_cla_id
-            for row in self._placements.get(cla_id, ())
-            if overlaps(row.clap_cla_placement_start_date, row.clap_cla_placement_end_date)
-        ]
-        return self._listed(PLACEMENT, rows, newest_first=True)
+        self._scope.groups[OF_THE_REFERRAL.column] = by_cla_id
+        rows = [row for cla_id in by_cla_id for row in self._placements.get(cla_id, ())]
+        return self._listed(self._placement, self._overlapping(PLACEMENT, rows), newest_first=True)
 
     def _workers_of(self, referral: str) -> list[Record]:
         """Social workers active on a 31 March in the window: an entry for each of their worker ids."""
         rows = [
             CareWorker(worker, row.invo_involvement_start_date, row.invo_involvement_end_date)
             for row in self._involvements.get(referral, ())
-            if row.invo_professional_id is not None and self._is_social_worker_then(row)
+            if _is_social_worker(row.invo_professional_role_id)
+            and row.invo_professional_id is not None
+            and self._is_active_then(row)
             for worker in self._professionals.get(row.invo_professional_id, ())
         ]
-        return self._listed(CARE_WORKER, rows, newest_first=True)
+        return self._listed(self._care_worker, rows, newest_first=True)
 
-    def _is_social_worker_then(self, row: Involvement) -> bool:
-        """Whether the role is that of the social worker, and held on one of the census dates."""
-        role, start = row.invo_professional_role_id, row.invo_involvement_start_date
-        if start is None or role is None or role.strip().upper() != _SOCIAL_WORKER:
+    def _is_active_then(self, row: Involvement) -> bool:
+        """Whether an involvement lasted over one of the census dates."""
+        start, end = row.invo_involvement_start_date, row.invo_involvement_end_date
+        if start is None:
             return False
-        first, end = start.date(), row.invo_involvement_end_date
-        last = None if end is None else end.date()
-        return any(first <= census and (last is None or census <= last) for census in self._census_dates)
+        first = start.date()
+        for census in self._census_dates:
+            if first <= census:  # if it ended before this one, it ended before the later ones
+                return end is None or census <= end.date()
+        return False
 
     # --- What a person has one of ------------------------------------------------------------------------
 
@@ -325,21 +327,26 @@ class PayloadBuilder:
             or holds(row.perm_matched_date)
             or holds(row.perm_placed_for_adoption_date)
         ]
-        return self._first(ADOPTION, latest(rows, _adoption_moment)) if rows else None
+        return self._first(self._adoption, latest(rows, _adoption_moment)) if rows else None
 
     def _care_leaver_of(self, key: str) -> Record | None:
         rows = self._care_leavers.get(key)
         if not rows:
             return None
-        record = self._first(CARE_LEAVER, latest(rows, _contact))
+        record = self._first(self._care_leaver, latest(rows, _contact))
         return record if len(record) > 1 else None  # the purge flag is always there
 
-    def _first(self, kind: RecordMap, rows: Iterable[Any]) -> Record:
+    def _first(self, of: Maker, rows: Iterable[Any]) -> Record:
         """Return the record of one row, of several the first by content."""
-        records = [self._record(kind, row) for row in rows]
-        return (
-            records[0] if len(records) == 1 else min(records, key=lambda item: _content(item, kind.content))
-        )
+        kind, make = of.kind, of.make
+        records = [make(row) for row in rows]
+        if len(records) == 1:
+            return records[0]
+        return min(records, key=lambda item: _content(item, kind.content))
+
+
+def _is_social_worker(role: str | None) -> bool:
+    return role == _SOCIAL_WORKER or (role is not None and role.strip().upper() == _SOCIAL_WORKER)
 
 
 def _by_start(dated: _Dated) -> tuple[bool, datetime]:

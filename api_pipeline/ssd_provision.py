@@ -12,16 +12,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from typing import Any
 
 from api_pipeline import db, provision, schema, ssd_schema
 from api_pipeline.config import Settings
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Dialect, Kind
-from api_pipeline.errors import ConfigError, DatabaseError, PipelineError
+from api_pipeline.errors import ConfigError, DatabaseError
 from api_pipeline.fake_ssd import FakePerson, by_table, fake_population, fake_professionals
 from api_pipeline.fake_ssd_nights import Change, Delete, Insert, Update
 from api_pipeline.names import NamePart
 from api_pipeline.provision import Filled
+from api_pipeline.source_access import connect_source
 from api_pipeline.ssd_schema import FoundTable
 from api_pipeline.ssd_tables import SOURCE_TABLES, Person, Professional
 from api_pipeline.ssd_tables import Kind as SourceKind
@@ -34,25 +36,6 @@ _FAKE = "FAKE"  # how every id of a fake person or record begins
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 
 _Tables = Mapping[type[Any], FoundTable]
-
-
-def connect_source(settings: Settings, *, create: bool = False) -> db.Database:
-    """Open the database of the SSD tables: SSD_CONNECTION_STRING, or else that of the staging table.
-
-    Raises:
-        ConfigError: if the text is no connection string.
-        DatabaseError: as :func:`db.connect` does.
-    """
-    try:
-        return provision.connect(_of_source(settings), create=create)
-    except PipelineError as error:
-        if settings.ssd_connection_string is None:
-            raise
-        texts = [
-            text.replace("DB_CONNECTION_STRING", "SSD_CONNECTION_STRING")
-            for text in (error.message, error.remedy)
-        ]
-        raise type(error)(texts[0], hop=error.hop, remedy=texts[1]) from error
 
 
 def _of_source(settings: Settings) -> Settings:
@@ -94,10 +77,14 @@ def init_ssd(settings: Settings) -> list[str]:
         wanted = [*(table.name for table in SOURCE_TABLES), ssd_schema.MARKER]
         names = [ssd_schema.table_name(name, base) for base in wanted]
         made = [str(table) for table in names if schema.describe(database, table) is None]
-        with database.transaction():
-            for statement in _statements(database.dialect, name):
-                database.execute(statement)
-            _found(database, name)
+
+        def create() -> None:
+            with database.transaction():
+                for statement in _statements(database.dialect, name):
+                    database.execute(statement)
+                _found(database, name)
+
+        database.retrying(create)
     return made
 
 
@@ -169,14 +156,11 @@ def fill_ssd_with(settings: Settings, people: Iterable[FakePerson]) -> Filled:
     added = present = 0
     with connect_source(settings) as database:
         tables = _fake_tables(database, settings.ssd_schema)
-        _add_professionals(database, tables[Professional])
+        database.retrying(lambda: _add_professionals(database, tables[Professional]))
         for part in _parts(people):
-            new = _new_ones(database, tables, part)
-            with database.transaction():
-                for row_class, rows in by_table(new).items():
-                    _insert(database, tables[row_class], rows)
-            added += len(new)
-            present += len(part) - len(new)
+            new = database.retrying(partial(_add, database, tables, part))
+            added += new
+            present += len(part) - new
     return Filled(added=added, present=present)
 
 
@@ -209,6 +193,14 @@ def _parts(people: Iterable[FakePerson]) -> Iterator[list[FakePerson]]:
     return iter(lambda: list(itertools.islice(iterator, _PEOPLE_AT_ONCE)), [])
 
 
+def _add(database: db.Database, tables: _Tables, people: Sequence[FakePerson]) -> int:
+    new = _new_ones(database, tables, people)
+    with database.transaction():
+        for row_class, rows in by_table(new).items():
+            _insert(database, tables[row_class], rows)
+    return len(new)
+
+
 def _new_ones(database: db.Database, tables: _Tables, people: Sequence[FakePerson]) -> list[FakePerson]:
     marks = ", ".join(["?"] * len(people))
     table = database.dialect.table(tables[Person].name)
@@ -239,20 +231,24 @@ def apply_night(settings: Settings, changes: Iterable[Change]) -> None:
     """
     with connect_source(settings) as database:
         tables = _fake_tables(database, settings.ssd_schema)
-        with database.transaction():
-            # In their order, but neighbours of one kind and one table together.
-            for _, group in itertools.groupby(changes, key=_likeness):
-                lot = list(group)
-                new = [change.row for change in lot if isinstance(change, Insert)]
-                gone = [change for change in lot if isinstance(change, Delete)]
-                if new:
-                    _insert(database, tables[type(new[0])], new)
-                elif gone:
-                    _delete(database, tables[gone[0].table], gone)
-                else:
-                    for change in lot:
-                        if isinstance(change, Update):
-                            _update(database, tables[change.table], change)
+        everything = list(changes)
+        database.retrying(lambda: _change(database, tables, everything))
+
+
+def _change(database: db.Database, tables: _Tables, changes: Sequence[Change]) -> None:
+    with database.transaction():
+        # In their order, but neighbours of one kind and one table together.
+        for _, group in itertools.groupby(changes, key=_likeness):
+            lot = list(group)
+            new = [change.row for change in lot if isinstance(change, Insert)]
+            gone = [change for change in lot if isinstance(change, Delete)]
+            if new:
+                _insert(database, tables[type(new[0])], new)
+            if gone:
+                _delete(database, tables[gone[0].table], gone)
+            for change in lot:
+                if isinstance(change, Update):
+                    _update(database, tables[change.table], change)
 
 
 def _likeness(change: Change) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ the server calls equal (letter case, trailing blanks) may bring rows that belong
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -24,6 +24,7 @@ from api_pipeline.names import NamePart, TableName
 from api_pipeline.ssd_schema import FoundColumn, FoundTable
 from api_pipeline.ssd_tables import (
     SOURCE_TABLES,
+    ByParent,
     ByPerson,
     Person,
     Professional,
@@ -33,7 +34,7 @@ from api_pipeline.ssd_tables import (
 )
 from api_pipeline.ssd_values import UNREADABLE, Converter, as_text, converter
 
-PEOPLE_PER_PAGE = 2000  # with all their rows some 20 MB
+PEOPLE_PER_PAGE = 3000  # with all their rows some 30 MB
 _IDS_AT_ONCE = 20_000  # where nothing but ids is read
 _LISTED_AT_ONCE = 400  # ids bound one by one, up to four times in a statement: SQL Server takes 2,100
 
@@ -80,17 +81,17 @@ class _Condition:
 
 @dataclass(frozen=True)
 class _Range:
-    """The people after one id, up to another, in the server's order; None for no limit below."""
+    """The people after one id, up to another, in the server's order; None for no limit."""
 
-    after: Any
-    upto: Any
+    after: Any = None
+    upto: Any = None
 
 
 @dataclass(frozen=True)
 class _Listed:
     """The people with these ids."""
 
-    ids: list[Any]
+    ids: list[str]
 
 
 _Part = _Range | _Listed
@@ -98,11 +99,12 @@ _Part = _Range | _Listed
 
 @dataclass(frozen=True)
 class _Read:
-    """What has been read of one page: rows by table and number of the route, and dates that are none."""
+    """What has been read of one page: rows by table and number of the route, dates that are none, and ids."""
 
     part: _Part
     rows: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
     spoilt: list[tuple[SourceTable, Any, str]] = field(default_factory=list)
+    arrays: dict[Any, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class SsdSource:
     def _all_ids(self) -> Iterator[str]:
         for part in self._ranges(_IDS_AT_ONCE):
             condition = self._people(_PERSON, _ID, part)
-            yield from (str(row[0]) for row in self._select(_PERSON, [_ID], condition))
+            yield from (as_text(row[0]) or "" for row in self._select(_PERSON, [_ID], condition))
 
     # -- pages
 
@@ -227,9 +229,11 @@ class SsdSource:
         """
         self.require()
         for part in self._named(persons, size) if persons else self._ranges(size):
-            page = self._page(part)
-            if page.people:
-                yield page
+            read = _Read(part)
+            if self._along(_PERSON, 0, read):  # whoever has no people needs no rows
+                page = self._page(read)
+                if page.people:
+                    yield page
 
     def _named(self, persons: Sequence[str], size: int) -> Iterator[_Part]:
         wanted = {person.strip() for person in persons}
@@ -238,28 +242,21 @@ class SsdSource:
         for start in range(0, len(ids), step):
             yield _Listed(ids[start : start + step])
 
-    def _ranges(self, size: int) -> Iterator[_Part]:
+    def _ranges(self, size: int) -> Iterator[_Range]:
         """Yield parts of ``size`` people, or a few more where the server calls the last ids equal."""
         column = self._id(_PERSON, _ID)
-        after: Any = None
-        while True:
-            where = _Condition(f"{column} IS NOT NULL", [])
-            if after is not None:
-                where = _Condition(f"{column} > {self._mark(_PERSON, _ID)}", [after])
-            sql = self._db.dialect.select(
-                [f"{column} AS id"], self._table(_PERSON), where=where.text, order_by=column, limit=size
-            )
-            rows = self._db.query(sql, where.params)
-            if not rows:
-                return
-            part = _Range(after, rows[-1][0])
-            yield part
-            if len(rows) < size:
-                return
-            after = part.upto
+        skip = f"OFFSET {size - 1} ROWS FETCH NEXT 1 ROWS ONLY"
+        if self._db.dialect is SQLITE:
+            skip = f"LIMIT 1 OFFSET {size - 1}"
+        part: _Range | None = _Range()
+        while part is not None:
+            rest = self._people(_PERSON, _ID, part)
+            sql = f"SELECT {column} FROM {self._table(_PERSON)} WHERE {rest.text} ORDER BY {column} {skip}"
+            last = self._db.query(sql, rest.params)
+            yield _Range(part.after, last[0][0] if last else None)
+            part = _Range(last[0][0]) if last else None
 
-    def _page(self, part: _Part) -> PeoplePage:
-        read = _Read(part)
+    def _page(self, read: _Read) -> PeoplePage:
         page = SourcePage(
             {
                 table.row: [
@@ -269,6 +266,8 @@ class SsdSource:
             }
         )
         people = [row for row in page.rows(Person) if row.pers_person_id and row.pers_person_id.strip()]
+        if isinstance(read.part, _Listed):  # the server may call more ids equal than these
+            people = [row for row in people if row.pers_person_id in read.part.ids]
         present = {person.pers_person_id for person in people}
         unreadable: dict[str, str] = {}
         for table, row, column in read.spoilt:
@@ -298,7 +297,7 @@ class SsdSource:
     def _rows(self, table: SourceTable, condition: _Condition) -> tuple[list[Any], list[tuple[int, str]]]:
         """Return the rows as row-class tuples, and the row number and column of what cannot be read."""
         found = self._tables[table.name]
-        columns = list(table.columns)
+        columns: Sequence[str] = table.row._fields
         raw = self._select(table, columns, condition)
         converters = self._converters[table.name]
         make = partial(tuple.__new__, table.row)  # half the time of _make, which is worth it for all rows
@@ -366,33 +365,38 @@ class SsdSource:
             return self._among(table, route.column, _PERSON, _ID, [self._people(_PERSON, _ID, read.part)])
         parent = _BY_ROW[route.parent]
         if self._db.dialect is POSTGRESQL:
-            rows = (row for number in route.parent_routes for row in self._along(parent, number, read))
-            index = parent.row._fields.index(route.parent_column)
-            return self._given(table, route.column, {row[index] for row in rows})
+            return self._given(table, route, read)
         conditions = [self._route(parent, parent.routes[number], read) for number in route.parent_routes]
         return self._among(table, route.column, parent, route.parent_column, conditions)
 
-    def _given(self, table: SourceTable, column: str, values: set[str | None]) -> _Condition:
-        """Return the condition that a column is one of many ids, bound as one value.
+    def _given(self, table: SourceTable, route: ByParent, read: _Read) -> _Condition:
+        """Return the condition that a column is one of the parents' ids, bound as one value.
 
         PostgreSQL would read the parents again for each of their children, and takes this to be cheaper.
         """
-        name = self._id(table, column)
-        ids = {value for value in values if value is not None}
-        if self._tables[table.name].columns[column].type not in _PG_TEXTS:
-            name = f"CAST({name} AS TEXT)"
-            ids |= {text.rstrip(" ") for text in ids}  # as this cast does with CHAR
-        escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in ids)
-        array = "{" + ",".join(f'"{text}"' for text in escaped) + "}"
+        name = self._id(table, route.column)
+        padded = self._tables[table.name].columns[route.column].type not in _PG_TEXTS
+        if padded:
+            name = f"CAST({name} AS TEXT)"  # which takes the blanks off a CHAR
+        key = (route.parent, route.parent_column, route.parent_routes, padded)
+        array = read.arrays.get(key)
+        if array is None:
+            parent = _BY_ROW[route.parent]
+            index = parent.row._fields.index(route.parent_column)
+            rows = (row for number in route.parent_routes for row in self._along(parent, number, read))
+            ids = {row[index] for row in rows} - {None}
+            array = _pg_array(ids | {text.rstrip(" ") for text in ids} if padded else ids)
+            read.arrays[key] = array
         return _Condition(f"{name} IN (SELECT UNNEST(CAST(? AS TEXT[])))", [array])
 
     def _people(self, table: SourceTable, column: str, part: _Part) -> _Condition:
         name, mark = self._id(table, column), self._mark(table, column)
         if isinstance(part, _Listed):
             return _Condition(f"{name} IN ({', '.join([mark] * len(part.ids))})", list(part.ids))
-        if part.after is None:
-            return _Condition(f"{name} <= {mark}", [part.upto])
-        return _Condition(f"{name} > {mark} AND {name} <= {mark}", [part.after, part.upto])
+        bounds = [(">", part.after), ("<=", part.upto)]
+        texts = [f"{name} {sign} {mark}" for sign, bound in bounds if bound is not None]
+        text = " AND ".join(texts) or f"{name} IS NOT NULL"
+        return _Condition(text, [bound for _, bound in bounds if bound is not None])
 
     def _among(
         self,
@@ -426,6 +430,15 @@ class SsdSource:
         if self._db.dialect is POSTGRESQL:
             return f'CAST({expression} AS TEXT) COLLATE "C"'
         return f"CAST({expression} AS TEXT)"
+
+
+def _pg_array(texts: Collection[str]) -> str:
+    """Return texts as PostgreSQL reads an array."""
+    joined = "\x00".join(texts)
+    if not joined:
+        return "{}" if not texts else '{""}'
+    joined = joined.replace("\\", "\\\\").replace('"', '\\"')
+    return '{"' + joined.replace("\x00", '","') + '"}'  # no text holds that character there
 
 
 def _before(table: SourceTable, route: Route) -> list[ByPerson]:

@@ -57,7 +57,7 @@ def as_text(value: Any) -> str | None:
 def as_value(value: Any) -> Any:
     """Return a number as int or float, and anything else as it is."""
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
     return value
 
 

@@ -1,7 +1,7 @@
 """``stage``: one night from the SSD tables to the staging table.
 
 Carries out ssd, section 5. The way of a person: :class:`ssd_source.SsdSource` reads them in a page of people,
-:func:`ssd_cohort.judge` says whether they are in the cohort, :class:`ssd_payload.PayloadBuilder` builds the
+:class:`ssd_cohort.Judge` says whether they are in the cohort, :class:`ssd_payload.PayloadBuilder` builds the
 payload, :class:`refresh.Refresher` compares it with the staged row and writes the difference. All of it is
 one transaction of the staging table's database: committed as a whole, or as if it had never been.
 """
@@ -13,7 +13,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,23 +22,24 @@ from pathlib import Path
 
 from api_pipeline import db
 from api_pipeline.config import Settings
-from api_pipeline.errors import ConfigError, ExitCode, InterruptedRun, PipelineError
+from api_pipeline.errors import ConfigError, ExitCode, InterruptedRun
 from api_pipeline.locking import RunLock
-from api_pipeline.pipeline import Progress
+from api_pipeline.progress import Progress
 from api_pipeline.refresh import Built, Left, Refresher
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.setting_values import SQLITE_PREFIX
-from api_pipeline.ssd_cohort import judge
+from api_pipeline.source_access import connect_source
+from api_pipeline.ssd_cohort import Judge, Verdict
 from api_pipeline.ssd_payload import PayloadBuilder
 from api_pipeline.ssd_source import PeoplePage, SourceOptions, SsdSource
-from api_pipeline.ssd_tables import Person
+from api_pipeline.ssd_tables import Person, SourcePage
 from api_pipeline.ssd_window import Window
 from api_pipeline.stage_summary import StageSummary
 from api_pipeline.staging import StagingTable
 
 log = logging.getLogger(__name__)
 
-_BUILT_AT_ONCE = 250  # payloads in memory at a time
+_BUILT_AT_ONCE = 250  # payloads that are built, and written, at a time
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def stage(
         if not options.dry_run:
             stack.enter_context(RunLock(database, table.info.full_name))
         stack.callback(progress.end)
-        night = _Night(settings, options, table, opener, window, stop, progress)
+        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))
+        night = _Night(settings, options, table, opener, window, stop, progress, pool)
         try:
             database.retrying(lambda: night.attempt(summary))
         except InterruptedRun:
@@ -134,7 +137,8 @@ class _SourceOpener:
         self._options = SourceOptions.of(settings)
         own = settings.ssd_connection_string
         staging = settings.db_connection_string.reveal()
-        self._own = own.reveal() if own and not _same_place(own.reveal(), staging) else ""
+        self._checked: SsdSource | None = None  # good for one attempt: it remembers what it has read
+        self._apart = own is not None and not _same_place(own.reveal(), staging)
 
     def check(self) -> None:
         """Refuse an unsafe combination, and a source that lacks something (interface, last paragraph).
@@ -143,11 +147,13 @@ class _SourceOpener:
             ConfigError: for real people and a table of fake children, or the other way round.
             DatabaseError: naming the first missing table or column.
         """
-        if self._own:
-            with self._connect() as database:
+        if self._apart:
+            with connect_source(self._settings, stop=self._stop) as database:
                 self._check(SsdSource(database, self._options))
         else:
-            self._check(SsdSource(self._database, self._options))
+            source = SsdSource(self._database, self._options)
+            self._check(source)
+            self._checked = source
 
     def _check(self, source: SsdSource) -> None:
         table = self._settings.table
@@ -159,9 +165,9 @@ class _SourceOpener:
             )
         if table.is_anon and not source.is_fake:
             raise ConfigError(
-                f"The SSD tables hold real people, and {table} is a table for fake ones.",
+                f"The SSD tables are not marked as fake, so they hold real people; {table} is for fake ones.",
                 hop="settings",
-                remedy="Use a table that does not end in _anon, or a source made by fake-data --ssd.",
+                remedy="Set TABLE_NAME to a table for real people; init-db --ssd makes tables for fake ones.",
             )
         source.require()
 
@@ -171,13 +177,13 @@ class _SourceOpener:
 
         The source's own transaction ends first: it must not stand in the way of the commit.
         """
-        if not self._own:
-            source = SsdSource(self._database, self._options)
+        if not self._apart:
+            source, self._checked = self._checked or SsdSource(self._database, self._options), None
             source.require()
             with self._database.transaction(consistent=True, write=write):
                 yield source
             return
-        with self._connect() as database:
+        with connect_source(self._settings, stop=self._stop) as database:
             source = SsdSource(database, self._options)
             source.require()
             with (
@@ -185,20 +191,6 @@ class _SourceOpener:
                 database.transaction(consistent=True, write=False),
             ):
                 yield source
-
-    def _connect(self) -> db.Database:
-        try:
-            return db.connect(
-                self._own,
-                trust_server_certificate=self._settings.db_trust_server_certificate,
-                stop=self._stop,
-            )
-        except PipelineError as error:
-            message, remedy = (
-                text.replace("DB_CONNECTION_STRING", "SSD_CONNECTION_STRING")
-                for text in (error.message, error.remedy)
-            )
-            raise type(error)(f"The source: {message}", hop=error.hop, remedy=remedy) from error
 
 
 def _same_place(one: str, other: str) -> bool:
@@ -224,6 +216,16 @@ class _Counts:
     grounds: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
 
+    def included(self, verdict: Verdict) -> bool:
+        """Count a verdict, and return whether the person is in the cohort."""
+        if verdict.exclusion is not None:
+            self.excluded[verdict.exclusion.value] += 1
+            return False
+        self.cohort += 1
+        for ground in verdict.grounds:
+            self.grounds[ground.value] += 1
+        return True
+
 
 class _Night:
     """The work of one night; nothing of an attempt outlives it but the summary."""
@@ -237,6 +239,7 @@ class _Night:
         window: Window,
         stop: threading.Event,
         progress: Progress,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -245,6 +248,8 @@ class _Night:
         self._window = window
         self._stop = stop
         self._progress = progress
+        self._pool = pool
+        self._begun = False
 
     def attempt(self, summary: StageSummary) -> None:
         """Do it all once, and commit or leave no trace; ``summary`` gets what this attempt counted."""
@@ -264,6 +269,9 @@ class _Night:
         shared, listed = source.shared_ids(), source.listed_ids()
         if not options.persons:
             refresher.leave_nameless(source.nameless())
+        if self._begun:  # an attempt before this one failed
+            self._progress.end()
+        self._begun = True
         self._progress.begin(len(options.persons) or source.count())
         met: set[str] = set()
         for page in source.pages(options.persons):
@@ -292,35 +300,40 @@ class _Night:
         shared: frozenset[str],
         listed: frozenset[str] | None,
     ) -> None:
-        built: list[Built] = []
+        included: list[Person] = []
+        verdict_of = Judge(page.page, self._window).verdict
         for person in page.people:
             person_id = person.pers_person_id or ""
-            counts.people += 1
-            if person_id.strip() in shared:
+            trimmed = person_id.strip()
+            if trimmed in shared:
                 refresher.leave(person_id, Left.SHARED_IN_SOURCE)
             elif person_id in page.unreadable:
                 refresher.leave(person_id, Left.UNREADABLE)
-            elif self._is_included(person, page, counts, listed):
-                built.append(_built(builder, person, page))
-            if len(built) == _BUILT_AT_ONCE:
-                refresher.take(built)
-                built = []
-                self._require_going_on()
-        refresher.take(built)
+            elif counts.included(verdict_of(person, listed is None or trimmed in listed)):
+                included.append(person)
+        for built in self._built(included, page.page, builder):
+            refresher.take(built)
+            self._require_going_on()
+        counts.people += len(page.people)
         self._progress.advance(len(page.people))
         self._require_going_on()
 
-    def _is_included(
-        self, person: Person, page: PeoplePage, counts: _Counts, listed: frozenset[str] | None
-    ) -> bool:
-        is_listed = listed is None or (person.pers_person_id or "").strip() in listed
-        verdict = judge(person, page.page, self._window, is_listed)
-        if verdict.exclusion is not None:
-            counts.excluded[verdict.exclusion.value] += 1
-            return False
-        counts.cohort += 1
-        counts.grounds.update(ground.value for ground in verdict.grounds)
-        return True
+    def _built(
+        self, people: Sequence[Person], page: SourcePage, builder: PayloadBuilder
+    ) -> Iterator[list[Built]]:
+        """Yield the people's payloads, some at a time; the next are built while these are being written."""
+
+        def build(start: int) -> list[Built]:
+            return [_built(builder, person, page) for person in people[start : start + _BUILT_AT_ONCE]]
+
+        ready: Future[list[Built]] | None = None
+        for start in range(0, len(people), _BUILT_AT_ONCE):
+            following = self._pool.submit(build, start)
+            if ready is not None:
+                yield ready.result()
+            ready = following
+        if ready is not None:
+            yield ready.result()
 
     def _require_going_on(self) -> None:
         if self._stop.is_set():
@@ -337,8 +350,8 @@ class _Night:
         return text
 
 
-def _built(builder: PayloadBuilder, person: Person, page: PeoplePage) -> Built:
-    payload = builder.build(person, page.page)
+def _built(builder: PayloadBuilder, person: Person, page: SourcePage) -> Built:
+    payload = builder.build(person, page)
     return Built(
         person_id=person.pers_person_id or "",
         legacy_id=person.pers_legacy_id,

@@ -31,11 +31,12 @@ _NOW = {
     "postgresql": "LOCALTIMESTAMP",
     "sqlite": "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'",
 }
-# Whether the id makes its own values; else the next number is given, whatever default there is.
+# Whether the id makes its own values: by IDENTITY, or by a default such as the next value of a sequence.
 _GENERATED = {
     "sqlserver": (
-        "SELECT COUNT(*) FROM sys.columns "
-        "WHERE object_id = OBJECT_ID(N'{0}') AND name = N'id' AND is_identity = 1"
+        "SELECT COUNT(*) FROM sys.columns AS c WHERE c.object_id = OBJECT_ID(N'{0}') AND c.name = N'id' "
+        "AND (c.is_identity = 1 OR EXISTS (SELECT 1 FROM sys.default_constraints AS d "
+        "WHERE d.parent_object_id = c.object_id AND d.parent_column_id = c.column_id))"
     ),
     "postgresql": (
         "SELECT COUNT(*) FROM pg_attribute WHERE attrelid = to_regclass('{0}') "
@@ -165,10 +166,9 @@ class StagedPeople:
         return f"CASE WHEN {self._table.deleted} = 0 AND NOT ({self._marked}) THEN 1 ELSE 0 END"
 
     def _found_as(self, person_id: str) -> str:
-        """Return the id as the server compares it: some take no notice of blanks at the end."""
+        """Return the id as the server finds it: in columns of fixed width, blanks at the end do not count."""
         fixed_width = self._columns["person_id"].type in {"char", "nchar", "character"}
-        ignored = self._dialect is SQL_SERVER or (self._dialect is POSTGRESQL and fixed_width)
-        return person_id.rstrip(" ") if ignored else person_id
+        return person_id.rstrip(" ") if fixed_width and self._dialect is not SQLITE else person_id
 
     def _told_apart_by_nothing(self) -> set[int]:
         """Return the ids of rows that the server takes for one, where there is no other key.

@@ -376,7 +376,9 @@ class StagingTable:
                 fresh=bool(row[4]),
                 child_id=_text(current),
                 previous_id=None if row[6] is None else _text(previous),
-                held=held_ids(
+                held=None
+                if row[7] is None  # as with most tables, or most people
+                else held_ids(
                     state=row[7],
                     acknowledged=row[8],
                     unsure=json.loads(row[9]) if row[9] else (),

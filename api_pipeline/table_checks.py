@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from api_pipeline import provision, schema, schema_repair
+from api_pipeline import provision, schema, schema_repair, ssd_schema
 from api_pipeline.check_result import CheckResult, Step
 from api_pipeline.config import Settings
 from api_pipeline.db import Database
@@ -19,8 +19,10 @@ from api_pipeline.errors import DatabaseError
 from api_pipeline.ledger_schema import BASELINE, LOG, RememberedTable
 from api_pipeline.names import TableName
 from api_pipeline.schema import STAGING_COLUMNS, ColumnSpec, TableInfo
-from api_pipeline.schema_repair import REMEMBERED_PRIVILEGES, STAGING_PRIVILEGES
+from api_pipeline.schema_repair import REMEMBERED_PRIVILEGES, STAGE_PRIVILEGES, STAGING_PRIVILEGES
+from api_pipeline.source_access import source_is_meant
 from api_pipeline.source_checks import source_steps
+from api_pipeline.ssd_tables import SOURCE_TABLES
 from api_pipeline.staging import KNOWN_STATUSES, StagingTable
 
 NAME = "test-schema"
@@ -44,17 +46,18 @@ def test_schema(settings: Settings) -> CheckResult:
             return CheckResult(NAME, staging)  # the same fault would be told twice
     else:
         with database:
-            staging = tuple(_Inspection(database, settings.table).steps())
+            staging = tuple(_Inspection(database, settings).steps())
     return CheckResult(NAME, (*staging, *source_steps(settings)))
 
 
 class _Inspection:
     """The look at one table; each method yields the steps of one matter."""
 
-    def __init__(self, db: Database, name: TableName) -> None:
+    def __init__(self, db: Database, settings: Settings) -> None:
         self.db = db
         self.dialect = db.dialect
-        self.name = name
+        self.name = settings.table
+        self.settings = settings
 
     def steps(self) -> Iterator[Step]:
         """Yield all steps; what a fault keeps from being looked at is left out."""
@@ -96,6 +99,7 @@ class _Inspection:
             yield Step("column", True, "All columns that are needed are there and have types that work.")
         yield from faults
         yield from self._permissions(self.name, info, STAGING_PRIVILEGES)
+        yield from self._permissions_of_stage(info)
         if failed:
             yield Step("rows", None, "The rows were not looked at, because of the columns.")
             return
@@ -162,6 +166,21 @@ class _Inspection:
         allowed = [privilege for privilege in needed if privilege not in missing]
         if allowed:
             yield Step("permission", True, f"This login may {', '.join(allowed)} in {info.full_name}.")
+
+    def _permissions_of_stage(self, info: TableInfo) -> Iterator[Step]:
+        """Say what ``stage`` lacks; a warning where only an SSD beside the table speaks for its use."""
+        own = self.settings.ssd_connection_string
+        person = ssd_schema.table_name(self.settings.ssd_schema, SOURCE_TABLES[0].name)
+        meant = source_is_meant(self.settings)
+        if not meant and (own is not None or schema.describe(self.db, person) is None):
+            return
+        known = schema_repair.missing_privileges(self.db, self.name, info)
+        lacks = schema_repair.missing_privileges(self.db, self.name, info, STAGE_PRIVILEGES)
+        missing = [privilege for privilege in lacks if privilege not in known]
+        if missing:
+            message = f"This login may not {' and '.join(missing)} all of {info.full_name}, as stage does."
+            grant = self._grant(self.name, missing)
+            yield Step("permission", False if meant else None, message, _BY_HAND, grant)
 
     def _grant(self, name: TableName, privileges: list[str]) -> tuple[str, ...]:
         return schema_repair.grant(self.dialect, name, privileges, schema_repair.user(self.db))

@@ -224,9 +224,11 @@ class RowWriter:
 
         SQL Server counts UTF-16 units, so the cut does too.
         """
+        width = self._table.info.columns["api_response"].length
+        if text.isascii() and "\0" not in text and (width is None or len(text) <= width):
+            return text  # a receipt: nearly all of them
         storable = text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass")
         whole = storable.decode("utf-16-le", "replace")
-        width = self._table.info.columns["api_response"].length
         if width is None:
             return whole
         return whole.encode("utf-16-le")[: width * 2].decode("utf-16-le", "ignore")

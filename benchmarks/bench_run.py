@@ -25,7 +25,7 @@ _MEMORY_LIMIT = 1.3  # the peak at the most rows in times of that at the fewest
 _VARIABLE = "TEST_POSTGRESQL_CONNECTION_STRING"
 
 # The peak is read in the process itself: what the parent could ask for after its end counts the parent too.
-_MEASURED = """
+MEASURED = """
 import atexit, runpy, sys
 def peak():
     with open("/proc/self/status") as status:
@@ -131,7 +131,7 @@ class Senders:
 
     def peak(self, *flags: str) -> float:
         """Return the peak resident memory of the run, in MiB."""
-        said = self._done([sys.executable, "-c", _MEASURED, *_RUN, *flags])
+        said = self._done([sys.executable, "-c", MEASURED, *_RUN, *flags])
         return int(said.rsplit("VmHWM:", 1)[1].split()[0]) / 1024
 
     def _timed(self, command: list[str]) -> float:

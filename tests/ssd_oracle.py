@@ -243,7 +243,7 @@ _ASSESSMENTS = [
         ELSE (SELECT group_concat(text || char(1), '') FROM (SELECT text FROM factor
             WHERE raw = a.raw ORDER BY position)) END AS factors
     FROM seen a""",
-    # The items end with a character that sorts before any other, so that shorter lists come first.
+    # Each text ends with character 1. Lists are compared as the texts that they are sent as.
     "UPDATE assessment SET factors = coalesce(factors, '')",
     _kept("assessment", "ref", ["authorised"]),
 ]
@@ -353,7 +353,7 @@ _LISTS = [
                 ("factors", _factor_texts("factors")),
                 _NO_PURGE,
             ),
-            f"start{_ascending(['id', 'authorised', 'factors'])}",
+            f"start{_ascending(['id', 'authorised', _factor_texts('factors')])}",
         ),
     ),
     _plan_list("cin_plan", "child_in_need_plan"),

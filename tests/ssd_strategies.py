@@ -127,7 +127,7 @@ class _Maker:
         chance = self.chance
         if chance.random() < self.calm:
             return self.end - timedelta(days=chance.randrange(300, 25 * 365))
-        years = chance.choice((0, 16, 25, 26, 27))
+        years = chance.choice((0, 16, 20, 25, 26, 27))
         moment = chance.choice([*self.edges[:6], *self.inside[:2]])
         leap = datetime(chance.choice((1996, 2000, 2008)), 2, 29)  # noqa: DTZ001
         if moment.month == 2 and moment.day == 29:
@@ -135,7 +135,7 @@ class _Maker:
         return chance.choice((None, None, leap, moment.replace(year=moment.year - years)))
 
     def persons(self) -> list[t.Person]:
-        number = self.chance.randint(1, 4)
+        number = self.chance.choice((1, 1, 2, 3))
         ids: list[Any] = self.chance.sample(_PERSONS, number)
         if self.chance.random() < self.calm:
             ids = ["p1", "p2", "P1", "p3"][:number]
@@ -161,11 +161,15 @@ class _Maker:
         return people
 
     def many(self, make: Callable[[], Any], most: int) -> list[Any]:
+        """Some rows, and copies of them that differ in a single value or in the blanks around an id."""
         rows = [make() for _ in range(self.chance.randint(0, most))]
-        if rows and self.chance.random() < 0.2:  # the same row twice, or one that differs in a single value
+        for _ in range(self.chance.choice((0, 0, 1, 1, 2, 4)) if rows else 0):
             row = self.chance.choice(rows)
             column = self.chance.randrange(len(row))
-            rows.append(row._replace(**{row._fields[column]: make()[column]}))
+            value = make()[column] if self.chance.random() < 0.7 else row[column]
+            if row._fields[column].endswith("_id") and value and self.chance.random() < 0.5:
+                value = f"{value} "
+            rows.append(row._replace(**{row._fields[column]: value}))
         return rows
 
     def referral(self) -> Any:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import Any
 
+from api_pipeline import ssd_schema
 from api_pipeline.names import TableName
 from api_pipeline.refresh import Built, Changes, Left, Refresher
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.ssd_payload import text_of
+from api_pipeline.ssd_tables import CinAssessment, CinEpisode
+from api_pipeline.stage import StageOptions
+from api_pipeline.stage import stage as staging_night
+from api_pipeline.stage_summary import StageSummary
 from api_pipeline.staging import StagingTable
+from tests import ssd_kit
+from tests.databases import Database
 from tests.db_kit import opened
-from tests.staging_kit import Staging
+from tests.staging_kit import Staging, settings_of
 
 Payload = dict[str, Any]
 
@@ -89,3 +98,84 @@ def refresh(
 
 class _Held(Exception):
     pass
+
+
+# --- From the source tables -------------------------------------------------------------------------------
+
+AS_OF = date(2025, 6, 30)
+_BORN = datetime.fromisoformat("2012-03-04")
+_REFERRED = datetime.fromisoformat("2025-01-10")
+
+
+def family(
+    person_id: str | None, *, assessments: int = 1, surname: str = "Beeblebrox", **more: Any
+) -> list[Any]:
+    """Return the rows of a person in the cohort: an open episode and its assessments."""
+    key = (person_id or "none").strip()
+    referral = f"r-{key}"
+    episode = ssd_kit.make(
+        CinEpisode, cine_referral_id=referral, cine_person_id=person_id, cine_referral_date=_REFERRED
+    )
+    found = [
+        ssd_kit.make(
+            CinAssessment,
+            cina_assessment_id=f"a-{key}-{number}",
+            cina_person_id=person_id,
+            cina_referral_id=referral,
+            cina_assessment_start_date=_REFERRED + timedelta(days=number),
+        )
+        for number in range(assessments)
+    ]
+    values: dict[str, Any] = {"pers_dob": _BORN, "pers_sex": "F", "pers_surname": surname, **more}
+    return [ssd_kit.person(person_id, **values), episode, *found]
+
+
+@dataclass
+class Source:
+    """The source tables of one test, beside the staging table or in a database of their own."""
+
+    staging: Staging
+    database: Database
+
+    def create(self, *, fake: bool = True) -> Source:
+        """Make the tables, with the marker that says that everybody is made up."""
+        schema = ssd_kit.create(self.database, indexes=False)
+        if fake:
+            self.database.execute(ssd_schema.create_marker(self.staging.dialect, schema))
+        return self
+
+    def add(self, *families: list[Any]) -> Source:
+        """Insert people."""
+        ssd_kit.insert(self.database, [row for rows in families for row in rows])
+        return self
+
+    def table(self, name: str) -> str:
+        """Return a source table as a statement names it."""
+        return self.staging.dialect.table(ssd_schema.table_name(ssd_kit.schema_of(self.database), name))
+
+    def update(self, table: str, assignment: str, person_column: str, person_id: str) -> None:
+        """Change rows of a person."""
+        sql = f"UPDATE {self.table(table)} SET {assignment} WHERE {person_column} = ?"
+        assert self.database.execute(sql, [person_id])
+
+    def remove(self, *person_ids: str) -> None:
+        """Take people away."""
+        for person_id in person_ids:
+            self.database.execute(
+                f"DELETE FROM {self.table('ssd_person')} WHERE pers_person_id = ?", [person_id]
+            )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the settings have to say of the source."""
+        schema = ssd_kit.schema_of(self.database)
+        found = {} if schema is None else {"SSD_SCHEMA": schema.text}
+        if self.database is not self.staging.database:
+            found["SSD_CONNECTION_STRING"] = self.database.connection_string
+        return found
+
+    def stage(self, *, stop: threading.Event | None = None, **options: Any) -> StageSummary:
+        """Do one night; upper-case ``options`` are settings, the others belong to the command line."""
+        changes = {key: options.pop(key) for key in list(options) if key.isupper()}
+        settings = settings_of(self.staging, None, **{**self.settings, **changes})
+        return staging_night(settings, StageOptions(**{"as_of": AS_OF, **options}), stop=stop)

@@ -21,20 +21,30 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 LAYERS = (
     # Pure: values in, values out.
     (
-        "errors names payload delta differences remembered composing due_rules validation replies outcomes "
-        "faults fake"
+        "errors names brake payload delta differences remembered composing due_rules validation replies "
+        "outcomes faults semantic "
+        # What a payload is built from, and what it becomes; people who are made up.
+        "ssd_tables ssd_window ssd_coercions ssd_records ssd_mapping ssd_payload ssd_cohort source_dates "
+        "fake fake_ssd_values fake_ssd_faults fake_ssd fake_ssd_nights"
     ),
     # What a run is told, and where it writes what it did.
-    "setting_values setting_table setting_loader envfile config logs spool",
+    "setting_values setting_table setting_loader envfile config logs spool progress",
     # One border each: the API's side and the databases' side; the three tables; the stand-in for the API.
-    "transport auth dialects odbc reachability schema schema_repair db locking",
+    "transport auth dialects odbc sqlite_errors reachability schema schema_repair db locking",
     "ledger_schema ledger_reading staging ledger writeback",
+    "ssd_values ssd_schema ssd_source source_access source_catalogue staged_people",
     "receiver_checks receiver_http receiver_replies receiver",
     "api",
     # One run.
-    "delivery planning sourcing recording summary pipeline progress",
+    "delivery planning sourcing recording summary pipeline",
+    # One night of the staging table.
+    "refresh stage_summary stage",
     # What else there is to do, each a command of its own.
-    "check_result provision table_checks checks inspection log_report pruning explanation explain demo",
+    (
+        "check_result provision ssd_provision source_checks table_checks checks inspection source_validation "
+        "log_report pruning cohort_explanation explanation explain demo "
+        "output_file schedule report_reading report_figures report_style report_page report"
+    ),
     # The command line.
     "commands",
     "entry_point",
@@ -44,8 +54,9 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 
 API_SIDE = {"transport", "auth", "api"}
 DATABASE_SIDE = set(
-    "dialects odbc reachability schema schema_repair db locking "
-    "ledger_schema ledger_reading staging ledger writeback".split()
+    "dialects odbc sqlite_errors reachability schema schema_repair db locking "
+    "ledger_schema ledger_reading staging ledger writeback "
+    "ssd_values ssd_schema ssd_source source_access source_catalogue staged_people".split()
 )
 
 # Libraries that open connections are loaded in one place each.

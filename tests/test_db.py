@@ -15,6 +15,7 @@ from api_pipeline import db, schema
 from api_pipeline.dialects import SQLITE, Dialect
 from api_pipeline.errors import ConnectionLostError, DatabaseError, InterruptedRun, TransientDatabaseError
 from api_pipeline.names import TableName
+from api_pipeline.odbc import SNAPSHOT_STATE
 from tests.databases import Database
 from tests.db_kit import Waits, changed, opened
 
@@ -227,6 +228,45 @@ class Connection:
         return [(1,)]
 
 
+class RecordingSession:
+    """A connection to a SQL Server that is not there: it notes what is said to it, and is its own cursor."""
+
+    def __init__(self, snapshot_state: list[Any]) -> None:
+        self.said: list[str] = []
+        self._state = snapshot_state
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Note a change of autocommit."""
+        if name == "autocommit":
+            self.said.append(f"autocommit {value}")
+        else:
+            object.__setattr__(self, name, value)
+
+    def getinfo(self, number: int) -> str:  # noqa: ARG002 - the driver's
+        """Be SQL Server."""
+        return "Microsoft SQL Server"
+
+    def cursor(self) -> RecordingSession:
+        """Return itself."""
+        return self
+
+    def execute(self, sql: str, *params: object) -> RecordingSession:  # noqa: ARG002 - the driver's
+        """Note the statement."""
+        self.said.append(sql)
+        return self
+
+    def fetchall(self) -> list[Any]:
+        """Return whether snapshots are allowed."""
+        return self._state
+
+    def commit(self) -> None:
+        """Note it."""
+        self.said.append("commit")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class TestRetrying:
     """Passing faults are repeated, others are not."""
 
@@ -343,6 +383,101 @@ class TestTransaction:
         with database.transaction():
             pass
         assert driver.ended == [True]
+
+    @pytest.mark.parametrize("write", [True, False])
+    def test_consistent_reads_see_one_moment(self, database: Database, write: bool) -> None:
+        """What another session commits in between is not seen until the transaction has ended."""
+        table = database.table_name
+        database.execute(f"CREATE TABLE {table} (id INT)")
+        count = f"SELECT COUNT(*) FROM {table}"
+        if database.kind == "sqlite":
+            database.execute("PRAGMA journal_mode = WAL")
+        with opened(database) as ours:
+            with ours.transaction(consistent=True, write=write):
+                assert ours.query(count)[0][0] == 0
+                if write:
+                    ours.execute(f"INSERT INTO {table} VALUES (1)")
+                if database.kind != "sqlite" or not write:
+                    database.execute(f"INSERT INTO {table} VALUES (2)")
+                    assert ours.query(count)[0][0] == int(write)
+            found = {row[0] for row in ours.query(f"SELECT id FROM {table}")}
+            assert found == ({1} if write else set()) | (
+                {2} if database.kind != "sqlite" or not write else set()
+            )
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            pytest.param("postgresql", marks=pytest.mark.postgresql),
+            pytest.param("sqlserver", marks=pytest.mark.sqlserver),
+        ],
+    )
+    def test_isolation_is_put_back(self, request: pytest.FixtureRequest, kind: str) -> None:
+        """The transaction after a consistent one, ended either way, sees what is committed meanwhile."""
+        database: Database = request.getfixturevalue(f"{kind}_database")
+        table = database.table_name
+        database.execute(f"CREATE TABLE {table} (id INT)")
+        with opened(database) as ours:
+            for statement in (f"SELECT COUNT(*) FROM {table}", "SELEC 1"):
+                with contextlib.suppress(DatabaseError), ours.transaction(consistent=True, write=False):
+                    ours.query(statement)
+                with ours.transaction():
+                    before = ours.query(f"SELECT COUNT(*) FROM {table}")[0][0]
+                    database.execute(f"INSERT INTO {table} VALUES (1)")
+                    assert ours.query(f"SELECT COUNT(*) FROM {table}")[0][0] == before + 1
+                    ours.execute(f"INSERT INTO {table} VALUES (2)")
+
+    def test_reading_writes_nothing(self, postgresql_database: Database) -> None:
+        """A transaction without ``write`` is refused one, where the server can see to that."""
+        postgresql_database.execute("CREATE TABLE t (id INT)")
+        with opened(postgresql_database) as ours:
+            with pytest.raises(DatabaseError) as caught, ours.transaction(write=False):
+                ours.execute("INSERT INTO t VALUES (1)")
+            assert caught.value.hop == "read-only"
+            with ours.transaction():
+                ours.execute("INSERT INTO t VALUES (2)")
+        assert postgresql_database.query("SELECT id FROM t") == [(2,)]
+
+    @pytest.mark.parametrize(
+        ("state", "level"), [([(1,)], "SNAPSHOT"), ([(0,)], "REPEATABLE READ"), ([], "REPEATABLE READ")]
+    )
+    def test_level_on_sql_server(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: list[Any], level: str
+    ) -> None:
+        """A snapshot where the database allows it; the level is asked for before the transaction begins."""
+        pytest.importorskip("pyodbc")
+        session = RecordingSession(state)
+        monkeypatch.setattr("pyodbc.connect", lambda *_, **__: session)
+        driver = tmp_path / "msodbcsql.so"
+        driver.touch()
+        with db.connect(f"Driver={driver};Server=x") as ours:
+            session.said.clear()
+            with ours.transaction(consistent=True, write=False):
+                session.said.append("inside")
+            with ours.transaction():
+                session.said.append("again")
+        assert session.said == [
+            SNAPSHOT_STATE,
+            f"SET TRANSACTION ISOLATION LEVEL {level}",
+            "autocommit False",
+            "inside",
+            "commit",
+            "autocommit True",
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "autocommit False",
+            "again",
+            "commit",
+            "autocommit True",
+        ]
+
+    def test_nothing_inside_is_tried_again_alone(self) -> None:
+        """What came before in the transaction is gone with the fault, so the whole of it must be repeated."""
+        driver, stop = FailingDriver(), Waits()
+        database = db.Database(driver, stop=stop)
+        driver.plan = [ConnectionLostError]
+        with pytest.raises(ConnectionLostError), database.transaction():
+            database.retrying(lambda: database.query("x"))
+        assert (stop.seconds, driver.connected) == ([], 1)
 
     def test_transactions_do_not_nest(self, sqlite_database: Database) -> None:
         """An inner commit would commit what the outer one still may roll back."""

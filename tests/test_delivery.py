@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api_pipeline.api import Outcome, Verdict
-from api_pipeline.delivery import Dispatcher, Fate, Record, RecordKind, Result
-from api_pipeline.errors import ExitCode
+from api_pipeline.delivery import Dispatcher, Fate, Record, RecordKind, Result, Writing
+from api_pipeline.errors import DatabaseError, ExitCode
 from api_pipeline.replies import parse_receipts
 from api_pipeline.staging import StagedRow
 
@@ -58,7 +58,11 @@ class Noting(Dispatcher):
 
     def __init__(self, client: Any, **options: Any) -> None:
         self.told: list[Result] = []
-        super().__init__(client, before=lambda records: records, after=self.told.extend, **options)
+        super().__init__(client, before=lambda records: records, after=self._note_fates, **options)
+
+    def _note_fates(self, results: Sequence[Result]) -> Writing:
+        self.told.extend(results)
+        return Writing(done=lambda: True, finish=lambda: None)
 
 
 def dispatcher(answer: Answer, **more: Any) -> tuple[Noting, Client]:
@@ -211,3 +215,76 @@ def test_reasons_that_quote_a_reply_are_not_logged(caplog: pytest.LogCaptureFixt
         fates = send(dispatching, 1)
     assert "Jane Doe" in fates[0].reason
     assert "Jane" not in caplog.text
+
+
+class Paced:
+    """Batches of one record each, with a pause for the caller after every step towards one."""
+
+    def __init__(self, count: int) -> None:
+        self.steps: list[str] = []
+        self._count = count
+
+    def __iter__(self) -> Iterator[Sequence[Record]]:
+        for number in range(self._count):
+            self.steps.append(f"half {number}")
+            yield ()
+            self.steps.append(f"whole {number}")
+            yield [record(number)]
+
+
+def test_the_next_batches_are_prepared_while_an_outcome_is_written() -> None:
+    """Nothing is sent before the last outcome is written, and the time until then is used."""
+    events: list[str] = []
+    batches = Paced(6)
+
+    def write(results: Sequence[Result]) -> Writing:
+        looks = iter([False, False, False, True])
+
+        def finish() -> None:
+            events.append(f"written {results[0].record.child_id}, prepared {len(batches.steps)}")
+
+        return Writing(done=lambda: next(looks), finish=finish)
+
+    def answer(numbers: list[int]) -> Outcome:
+        events.append(f"sent {numbers[0]}")
+        return accepted(len(numbers))
+
+    dispatching = Dispatcher(
+        Client(answer),  # type: ignore[arg-type]
+        before=lambda records: records,
+        after=write,
+        stop=threading.Event(),
+        deadline=100.0,
+        clock=lambda: 0.0,
+    )
+    dispatching.send(iter(batches))
+    dispatching.close()
+    order = [event.split(",")[0].split()[0] for event in events]
+    assert order == ["sent", "written"] * 6
+    prepared = [int(event.rsplit(" ", 1)[1]) for event in events if "prepared" in event]
+    assert prepared[0] > 2
+    assert prepared[-1] == 12
+    # Two batches ahead at most, however long the wait.
+    assert all(seen <= 2 * (number + 4) for number, seen in enumerate(prepared))
+
+
+def test_a_failing_write_is_finished_before_it_ends_the_sending() -> None:
+    """What goes wrong while the next batch is prepared does not hide what was being written."""
+    finished: list[int] = []
+
+    def batches() -> Iterator[Sequence[Record]]:
+        yield [record(0)]
+        raise DatabaseError("the table is gone")
+
+    dispatching = Dispatcher(
+        Client(lambda numbers: accepted(len(numbers))),  # type: ignore[arg-type]
+        before=lambda records: records,
+        after=lambda results: Writing(done=lambda: False, finish=lambda: finished.append(len(results))),
+        stop=threading.Event(),
+        deadline=100.0,
+        clock=lambda: 0.0,
+    )
+    with pytest.raises(DatabaseError):
+        dispatching.send(batches())
+    dispatching.close()
+    assert finished == [1]

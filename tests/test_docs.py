@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 import runpy
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import date
+from enum import Enum
 from functools import cache
 from pathlib import Path
 
@@ -14,11 +18,19 @@ from api_pipeline import entry_point
 from api_pipeline.config import Needs, load_settings
 from api_pipeline.errors import ExitCode
 from api_pipeline.receiver import Receiver
+from api_pipeline.refresh import Left
+from api_pipeline.semantic import ID_LISTS
 from api_pipeline.setting_table import SETTINGS, env_example
+from api_pipeline.ssd_coercions import uasc_test
+from api_pipeline.ssd_cohort import Exclusion, Ground
+from api_pipeline.ssd_mapping import mapping_table
+from api_pipeline.stage_summary import StageSummary
 from tests.test_architecture import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+STAGE = (ROOT / "docs" / "stage.md").read_text(encoding="utf-8")
+MOVING = (ROOT / "docs" / "moving_to_stage.md").read_text(encoding="utf-8")
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md")] + sorted(
     (ROOT / "docs").glob("*.md")
 )
@@ -36,10 +48,10 @@ def generator() -> dict[str, str]:
     return made()
 
 
-def block_after(mark: str) -> str:
-    """The text of the fenced block that follows ``<!-- mark -->`` in the README."""
-    (start,) = (match.end() for match in re.finditer(rf"^<!-- {re.escape(mark)} -->\n", README, re.MULTILINE))
-    fence = _FENCE.match(README, start)
+def block_after(mark: str, page: str = README) -> str:
+    """The text of the fenced block that follows ``<!-- mark -->`` in a page, the README if none is given."""
+    (start,) = (match.end() for match in re.finditer(rf"^<!-- {re.escape(mark)} -->\n", page, re.MULTILINE))
+    fence = _FENCE.match(page, start)
     assert fence, f"no block follows {mark}"
     return fence.group(2)
 
@@ -132,6 +144,53 @@ def test_architecture_names_each_module_in_its_layer() -> None:
     assert [re.findall(r"`(\w+)`", row) for row in rows] == [layer.split() for layer in LAYERS]
 
 
+def test_every_page_is_linked() -> None:
+    """Whoever begins with the README comes to every page by links."""
+    linked: set[Path] = set()
+    waiting = {ROOT / "README.md"}
+    while waiting:
+        page = waiting.pop()
+        linked.add(page)
+        targets = re.findall(r"\]\(([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
+        files = {(page.parent / target).resolve() for target in targets if "://" not in target}
+        waiting |= files - linked
+    assert [page.name for page in PAGES if page not in linked] == []
+
+
+def test_stage_page_names_what_stage_is_told() -> None:
+    """The page of ``stage`` has every setting of its own, the brakes' limit, and each list they count."""
+    own = [setting.key for setting in SETTINGS if "(stage)" in setting.group]
+    assert len(own) >= 6
+    wanted = [*own, "MAX_DELETIONS_PERCENT", *ID_LISTS]
+    assert [key for key in wanted if f"`{key}`" not in STAGE] == []
+
+
+@pytest.mark.parametrize("kind", [Ground, Exclusion, Left], ids=lambda kind: str(kind.__name__))
+def test_stage_page_explains_each_line_of_the_summary(kind: type[Enum]) -> None:
+    """Each ground, each reason why not, and each reason to leave somebody alone has a row of a table."""
+    assert [member.value for member in kind if f"\n| {member.value} |" not in STAGE] == []
+
+
+def test_stage_page_has_each_number_of_the_json() -> None:
+    """Each count that ``stage --json`` gives is explained under its name."""
+    day = date(2026, 1, 1)
+    numbers = StageSummary("", "stage", run_date=day, window_start=day, window_end=day).as_json()
+    counts = {name for name, value in numbers.items() if isinstance(value, int | dict)} - {"exit_code"}
+    assert [name for name in sorted(counts) if f"`{name}`" not in STAGE] == []
+
+
+def test_mapping_page_has_each_field() -> None:
+    """Every field that ``stage`` builds stands under its record, with its rule, in the payload's order."""
+    page = (ROOT / "docs" / "ssd_mapping.md").read_text(encoding="utf-8")
+    shown = []
+    for section in page.split("\n## ")[1:-1]:
+        record = section.split("\n")[0].strip("`")
+        rows = re.findall(r"^\| `(.+?)` \| .+ \| (.+) \|$", section, re.MULTILINE)
+        shown += [(record, section.split(": ", 1)[1].split(".\n")[0])]
+        shown += [(name if record == "(the child)" else f"{record}.{name}", rule) for name, rule in rows]
+    assert shown == [(path, rule) for path, _, rule in mapping_table()]
+
+
 # -- true -----------------------------------------------------------------------------------------------
 
 
@@ -172,6 +231,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dead == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_sequence_diagrams_can_be_drawn(page: Path) -> None:
+    """No message of a sequence diagram holds a semicolon, which ends a statement in Mermaid."""
+    blocks = [block for kind, block in _FENCE.findall(page.read_text(encoding="utf-8")) if kind == "mermaid"]
+    lines = [line for block in blocks if block.startswith("sequenceDiagram") for line in block.splitlines()]
+    assert [line for line in lines if ";" in line] == []
+
+
 @pytest.mark.parametrize("mark", ["env:practice", "env:test"])
 def test_shown_env_files_are_complete(mark: str, tmp_path: Path) -> None:
     """A .env copied from the README lets ``run`` and ``smoke`` start: nothing missing, misspelt or unsafe."""
@@ -179,6 +246,64 @@ def test_shown_env_files_are_complete(mark: str, tmp_path: Path) -> None:
     settings = load_settings(needs=Needs.DATABASE | Needs.API, environ={}, cwd=tmp_path)
     assert settings.warnings == ()
     assert settings.table.is_anon
+
+
+def test_shown_settings_of_stage_are_accepted(tmp_path: Path) -> None:
+    """The .env that the page of ``stage`` shows is one, with every setting understood as the page says."""
+    (tmp_path / ".env").write_text(block_after("env:stage", STAGE), encoding="utf-8")
+    settings = load_settings(needs=Needs.DATABASE, environ={}, cwd=tmp_path)
+    assert settings.warnings == ()
+    assert (str(settings.cohort_table), settings.uasc_pattern) == (
+        "returns.cin_census_2026",
+        r"^(UASC|UNACCOMPANIED)\b",
+    )
+
+
+def test_shown_patterns_mark_what_the_page_says() -> None:
+    """Each row of the table about UASC_PATTERN counts what it claims to count, and nothing of the rest."""
+    table = STAGE.split("### UASC_PATTERN")[1].split("\n###")[0]
+    rows = re.findall(r"^\| (not set|`UASC_PATTERN=(.+?)`) \| (.+?) \| (.+?) \|$", table, re.MULTILINE)
+    assert len(rows) >= 4
+    for _, pattern, counts, rest in rows:
+        is_uasc = uasc_test(pattern or None)
+        assert [text for text in f"{counts}, {rest}".split(", ") if is_uasc(text)] == counts.split(", ")
+
+
+def test_comparison_shows_what_differs() -> None:
+    """The queries for a copy of the table find changed payloads, the new and the deleted, and no others."""
+    queries = block_after("sql:compare", MOVING).split(";")
+    with closing(sqlite3.connect(":memory:")) as database:
+        for name in ("ssd_api_data_staging", "ssd_api_data_staging_compare"):
+            database.execute(f"CREATE TABLE {name} (person_id TEXT, row_state TEXT, json_payload TEXT)")
+        before = [("same", "Unchanged", "{}"), ("changed", "unchanged", "{}"), ("gone", "unchanged", "{}")]
+        after = [("same", "unchanged", "{}"), ("changed", "updated", "[]"), ("gone", "deleted", "{}")]
+        insert = "INSERT INTO {} VALUES (?, ?, ?)".format
+        database.executemany(insert("ssd_api_data_staging"), before)
+        database.executemany(insert("ssd_api_data_staging_compare"), [*after, ("new", "new", "{}")])
+        found = [database.execute(query).fetchall() for query in queries if query.strip()]
+    assert found[0] == [("changed", "{}", "[]")]
+    assert sorted(found[1]) == [("changed", "updated"), ("gone", "deleted"), ("new", "new")]
+
+
+def test_practice_steps_of_stage_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who follows "Practising with a fake SSD" to the letter ends with the whole cohort at the receiver."""
+    monkeypatch.setenv("MIN_REQUEST_GAP_MS", "0")
+    with Receiver() as receiver:
+        lines = block_after("env:practice").replace(_PORT, receiver.base_url.split("/")[2])
+        (tmp_path / ".env").write_text(lines, encoding="utf-8")
+        said = {}
+        for arguments in shown_commands(f"```sh\n{block_after('steps:stage', STAGE)}```\n"):
+            assert entry_point.main(arguments) == ExitCode.OK
+            said[" ".join(arguments)] = capsys.readouterr().out
+        people = len(receiver.children)
+    assert people > 0.8 * 250
+    assert re.search(rf"^in the cohort +{people}$", said["stage --dry-run"], re.MULTILINE)
+    assert re.search(rf"^new +{people}$", said["stage"], re.MULTILINE)
+    assert re.search(rf"^unchanged +{people}$", said["run --stage"], re.MULTILINE)
+    assert re.search(rf"^sent +{people}$", said["run --stage"], re.MULTILINE)
+    assert "FAKE000010 is due" in said["explain FAKE000010"]
 
 
 def test_practice_steps_work(

@@ -410,6 +410,7 @@ def test_json_is_complete(near: Staging, hooked: HookedReceiver) -> None:
         "baseline",
         "attempts",
         "attempts_total",
+        "source",
     }
     [row] = found["rows"]
     assert (row["due"], row["rules"], len(row["current_hash"])) == (True, ["pending"], 12)

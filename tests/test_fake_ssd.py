@@ -6,12 +6,14 @@ import hashlib
 import itertools
 import re
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 
 import pytest
 
 from api_pipeline.fake_ssd import FakeKind, FakePerson, by_table, fake_population, fake_professionals
+from api_pipeline.fake_ssd_faults import TWO_ROWS
 from api_pipeline.fake_ssd_nights import (
     DEPARTURES,
     ChangeKind,
@@ -23,6 +25,9 @@ from api_pipeline.fake_ssd_nights import (
     deletions,
     next_night,
 )
+from api_pipeline.semantic import semantic_hash
+from api_pipeline.ssd_cohort import judge
+from api_pipeline.ssd_payload import PayloadBuilder, text_of
 from api_pipeline.ssd_tables import (
     SOURCE_TABLES,
     Address,
@@ -39,8 +44,10 @@ from api_pipeline.ssd_tables import (
     Professional,
     S47Enquiry,
     SdqScore,
+    SourcePage,
 )
 from api_pipeline.ssd_window import Window, birthday
+from api_pipeline.validation import check_text
 
 AS_OF = date(2026, 2, 28)
 WINDOW = Window.of(AS_OF, 24)
@@ -73,9 +80,10 @@ def test_values_fit_their_columns(tables: dict[type[Any], list[Any]]) -> None:
         Kind.VALUE: (str, int),
     }
     for table in SOURCE_TABLES:
+        specs = list(table.columns.values())
         for row in tables[table.row]:
             assert row[0] is not None
-            for value, spec in zip(row, table.columns.values(), strict=True):
+            for value, spec in zip(row, specs, strict=True):
                 assert value is None or isinstance(value, types[spec.kind])
                 assert not isinstance(value, str) or spec.length is None or len(value) <= spec.length
 
@@ -215,6 +223,72 @@ def test_senseless_arguments_are_refused_at_once(arguments: dict[str, Any]) -> N
     """A negative number of people or a share beyond 0 to 1 is an error before anybody is taken."""
     with pytest.raises(ValueError, match="must"):
         fake_population(seed=1, as_of=AS_OF, **arguments)
+
+
+# --- What is made of them ---------------------------------------------------------------------------------
+
+
+def payloads_of(people: Iterable[FakePerson], day: date = AS_OF) -> dict[str, dict[str, Any]]:
+    """Return the payloads of those who are in the cohort on a day: person_id -> payload."""
+    there = [person for person in people if person.left not in _ABSENT]
+    page = SourcePage(by_table(there))
+    window = Window.of(day, 24)
+    workers: dict[str, list[str]] = {}
+    for row in fake_professionals():
+        number = (row.prof_social_worker_registration_no or "").strip()
+        workers.setdefault(row.prof_professional_id or "", []).extend([number] if number else [])
+    builder = PayloadBuilder(window, workers, None)
+    return {
+        person.person_id: builder.build(person.rows[Person][0], page)
+        for person in there
+        if judge(person.rows[Person][0], page, window).included
+    }
+
+
+_ABSENT = (ChangeKind.VANISHED.name, ChangeKind.PERSON_DELETED.name)
+
+
+@pytest.mark.parametrize("day", [date(2024, 2, 29), date(2026, 3, 31), date(2026, 4, 1)], ids=str)
+def test_payloads_are_sound_and_the_kinds_are_in_the_cohort(day: date) -> None:
+    """No payload of a default population has a finding, and nearly all who should be in the cohort are."""
+    people = list(fake_population(300, day.toordinal(), day))
+    payloads = payloads_of(people, day)
+    for payload in payloads.values():
+        assert check_text(text_of(payload)).findings == ()
+    shares = Counter((person.kind, person.person_id in payloads) for person in people)
+    for kind in (FakeKind.IN_NEED, FakeKind.PROTECTED, FakeKind.LOOKED_AFTER, FakeKind.CARE_LEAVER):
+        assert shares[kind, True] > 20 * shares[kind, False] or shares[kind, False] < 3
+    for kind in (FakeKind.PAST, FakeKind.TOO_OLD, FakeKind.UNDATED, FakeKind.UNBORN):
+        assert shares[kind, False]
+
+
+def test_faults_are_found_where_they_were_put() -> None:
+    """Each person with a fault has a payload that breaks a rule, or two rows; everybody else has none."""
+    people = list(fake_population(300, 5, AS_OF, fault_share=0.3))
+    payloads = payloads_of(people)
+    broken = {person_id for person_id, payload in payloads.items() if check_text(text_of(payload)).findings}
+    for person in people:
+        if person.person_id in payloads and person.fault != TWO_ROWS:
+            assert bool(person.fault) is (person.person_id in broken), person.fault
+
+
+def test_a_night_does_to_payloads_what_it_says() -> None:
+    """Who left is in no cohort any more, new ids alone are no change, news of a case are."""
+    people = list(fake_population(300, 5, AS_OF))
+    before = payloads_of(people)
+    night = next_night(people, 5, 1, AS_OF, share=0.5)
+    after = payloads_of(night.people)
+    changed = (ChangeKind.ASSESSED, ChangeKind.CLOSED)
+    for person_id, kind in night.told:
+        if kind in DEPARTURES:
+            assert person_id not in after
+        elif person_id in before and person_id in after:
+            same = semantic_hash(before[person_id]) == semantic_hash(after[person_id])
+            assert same or kind is not ChangeKind.NEW_IDS
+            assert not same or kind not in changed
+    untouched = set(before) - set(night.whom(*ChangeKind))
+    assert len(untouched) > 100
+    assert sum(before[person_id] != after.get(person_id) for person_id in untouched) <= 3  # siblings
 
 
 # --- Nights -----------------------------------------------------------------------------------------------

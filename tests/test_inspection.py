@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api_pipeline import inspection, pipeline, provision, spool
+from api_pipeline import inspection, pipeline, progress, provision, spool
 from api_pipeline.errors import DatabaseError, ExitCode, InterruptedRun
 from api_pipeline.faults import Fault
 from api_pipeline.inspection import ValidationReport, error_kind
@@ -187,7 +187,7 @@ class TestValidate:
         local.add("P1", child("c1"))
         told: list[Any] = []
 
-        class Watcher(pipeline.Progress):
+        class Watcher(progress.Progress):
             def begin(self, total: int) -> None:
                 told.append(("begin", total))
 

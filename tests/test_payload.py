@@ -17,6 +17,7 @@ from api_pipeline.payload import (
     UnreadablePayload,
     canonical,
     child_ids,
+    compact,
     content_hash,
     decode,
     deletion,
@@ -38,6 +39,13 @@ _JSON = st.recursive(
 def test_purge_marker_is_32_zero_bytes() -> None:
     """The marker fits the hash column and is no hash of anything."""
     assert PURGE_MARKER == b"\0" * 32
+
+
+_texts_and_whole_numbers = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @given(_JSON, st.booleans(), st.sampled_from([None, 1]))
@@ -233,3 +241,15 @@ def test_deletion_of_a_valid_child_is_valid(child: dict[str, Any]) -> None:
 def test_deletion_passes_odd_ids_through_unharmed() -> None:
     """An id that predates the rules is quoted as JSON, not dropped and not cut."""
     assert json.loads(deletion('O"Br\u00ebn\\', None)) == {"la_child_id": 'O"Br\u00ebn\\', "purge": True}
+
+
+@given(_JSON)
+def test_compact_text_is_read_back_as_what_it_was(value: Any) -> None:
+    """Compact JSON says all that the value says."""
+    assert decode(compact(value)) == value
+
+
+@given(_texts_and_whole_numbers)
+def test_compact_text_is_what_the_standard_library_writes(value: Any) -> None:
+    """Members in their order, no white space, nothing escaped in vain; half characters and any number too."""
+    assert compact(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -104,10 +104,10 @@ def test_hash_sees_each_field_but_record_ids_and_purge_flags(field: Any) -> None
     assert same is (record_id or name == "purge")
 
 
-@pytest.mark.parametrize("name", ["la_child_id", "mis_child_id", "another_id"])
+@pytest.mark.parametrize("name", ["la_child_id", "mis_child_id", "another_id", ""])
 def test_hash_sees_the_ids_of_the_child(name: str) -> None:
-    """Only nested records lose their ids."""
-    child = {"la_child_id": "1", "mis_child_id": "1", "another_id": "1"}
+    """Only nested records lose their ids, and no other field is taken for one."""
+    child = {"la_child_id": "1", "mis_child_id": "1", "another_id": "1", "": "1"}
     assert semantic_hash(child | {name: "2"}) != semantic_hash(child)
 
 
@@ -139,6 +139,42 @@ def test_hash_tells_json_values_apart_that_python_takes_for_equal() -> None:
     values = [1, 1.0, True, "1", None]
     hashes = {semantic_hash({"x": value}) for value in values} | {semantic_hash({})}
     assert len(hashes) == len(values) + 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.0,
+        -0.0,
+        1e16,
+        -1e16,
+        1e-7,
+        5e-324,
+        1e22,
+        1.5,
+        2**64,
+        -(2**63) - 1,
+        None,
+        "1.5",
+        "e5,null]",
+        "\x7f\u2028",
+    ],
+)
+@pytest.mark.parametrize(
+    "wrapped", [lambda value: value, lambda value: [value], lambda value: {"a": [value]}]
+)
+def test_hash_is_of_the_canonical_text_whatever_the_number(value: Any, wrapped: Any) -> None:
+    """Numbers are written as everywhere in this tool, wherever they stand."""
+    child = {"social_care_episodes": [{"b": wrapped(value)}, {"a": wrapped(value)}], "z": wrapped(value)}
+    ordered = child | {"social_care_episodes": child["social_care_episodes"][::-1]}
+    assert semantic_hash(child) == hashlib.sha256(canonical(ordered)).digest()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_hash_refuses_what_is_no_number(value: float) -> None:
+    """The strict reader never returns it."""
+    with pytest.raises(ValueError, match="JSON compliant"):
+        semantic_hash({"social_care_episodes": [{"x": [value]}]})
 
 
 def test_hash_of_a_payload_that_was_read_back_is_the_same() -> None:

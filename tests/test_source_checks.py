@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api_pipeline import source_catalogue
+from api_pipeline import source_catalogue, ssd_schema
 from api_pipeline.check_result import CheckResult, Step
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE
 from api_pipeline.errors import ConfigError, DatabaseError, ExitCode
@@ -21,7 +21,7 @@ from api_pipeline.table_checks import test_schema as check_schema
 from tests import ssd_kit
 from tests.databases import Database
 from tests.db_kit import changed
-from tests.staging_kit import Staging
+from tests.staging_kit import DIALECTS, Staging
 from tests.test_checks import settings_of
 
 JOINS = sum(len({route.column for route in table.routes}) for table in SOURCE_TABLES)
@@ -34,6 +34,12 @@ def check(database: Database, **changes: str) -> CheckResult:
     if schema is not None:
         values["SSD_SCHEMA"] = schema.text
     return check_schema(settings_of(**{**values, **changes}))
+
+
+def create(database: Database, **options: Any) -> None:
+    """Make the source tables of fake people, since the staging table of the tests is for such."""
+    schema = ssd_kit.create(database, **options)
+    database.execute(ssd_schema.create_marker(DIALECTS[database.kind], schema))
 
 
 def of_source(result: CheckResult) -> list[Step]:
@@ -111,7 +117,7 @@ def test_complete_source_passes(request: pytest.FixtureRequest, kind: str) -> No
     """Tables as ``init-db --ssd`` makes them lack nothing, not even advice."""
     database: Database = request.getfixturevalue(f"{kind}_database")
     Staging(database).create()
-    ssd_kit.create(database)
+    create(database)
     result = check(database)
     assert result.passed
     assert [(step.ok, step.message) for step in of_source(result)] == [
@@ -126,7 +132,7 @@ def test_complete_source_passes(request: pytest.FixtureRequest, kind: str) -> No
 def test_what_is_missing_is_named_and_its_sql_mends_it(database: Database) -> None:
     """Tables and columns are failures, each of its own; indexes are advice in one line."""
     Staging(database).create()
-    ssd_kit.create(database, indexes=False)
+    create(database, indexes=False)
     for table in ("ssd_permanence", "ssd_sdq_scores"):
         database.execute(f"DROP TABLE {name(database, table)}")
     for column in ("pers_upn_unknown", "pers_dob"):
@@ -153,13 +159,27 @@ def test_column_of_the_worker_id_is_looked_for_in_its_place(postgresql_database:
     """The setting's column has to be there, in any letter case, and then the usual one may be missing."""
     database = postgresql_database
     Staging(database).create()
-    ssd_kit.create(database)
+    create(database)
     professionals = "ssd_professionals"
     [step] = ended(check(database, WORKER_ID_COLUMN="Staff_Id"), False)
     assert ("Staff_Id" in step.message, "WORKER_ID_COLUMN" in step.remedy, step.sql) == (True, True, ())
     database.execute(f"ALTER TABLE {professionals} ADD COLUMN staff_id VARCHAR(12)")
     database.execute(f"ALTER TABLE {professionals} DROP COLUMN prof_social_worker_registration_no")
     assert check(database, WORKER_ID_COLUMN="Staff_Id").passed
+
+
+@pytest.mark.parametrize(("fake", "table"), [(False, "staging_anon"), (True, "staging")])
+def test_source_that_does_not_go_with_the_table_is_a_warning(
+    sqlite_database: Database, fake: bool, table: str
+) -> None:
+    """Real people never go into a table of fake ones, nor the other way round."""
+    for each in ("staging_anon", "staging"):
+        Staging(sqlite_database, each).create()
+    (create if fake else ssd_kit.create)(sqlite_database)
+    [step] = ended(check(sqlite_database, TABLE_NAME=table), None)
+    assert (step.hop, "stage refuses" in step.message) == ("source people", True)
+    other = "staging_anon" if table == "staging" else "staging"
+    assert not ended(check(sqlite_database, TABLE_NAME=other), None)
 
 
 # --- Types ------------------------------------------------------------------------------------------------
@@ -177,7 +197,7 @@ def test_types_that_are_converted_are_warnings(postgresql_database: Database) ->
         "csdq_sdq_score": "VARCHAR(3)",
         "cine_referral_nfa": "BOOLEAN",
     }
-    ssd_kit.create(postgresql_database, types=types)
+    create(postgresql_database, types=types)
     result = check(postgresql_database)
     dates, texts = ended(result, None)
     assert dates.message == (
@@ -195,7 +215,7 @@ def test_types_that_are_converted_are_warnings(postgresql_database: Database) ->
 def test_types_that_cannot_be_read_are_failures(postgresql_database: Database) -> None:
     """The message says what the column has to be."""
     Staging(postgresql_database).create()
-    ssd_kit.create(postgresql_database, types={"pers_dob": "INTEGER", "s47e_s47_enquiry_id": "BYTEA"})
+    create(postgresql_database, types={"pers_dob": "INTEGER", "s47e_s47_enquiry_id": "BYTEA"})
     result = check(postgresql_database)
     assert [step.message for step in ended(result, False)] == [
         "The column pers_dob of public.ssd_person is integer; it has to be a date or a time (DATETIME).",
@@ -237,7 +257,7 @@ def reader(postgresql_database: Database) -> Iterator[str]:
     """A login that may read the staging table and all of the source but two tables."""
     role = "csc_src_" + os.urandom(4).hex()
     Staging(postgresql_database).create()
-    ssd_kit.create(postgresql_database)
+    create(postgresql_database)
     postgresql_database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'svc'")
     postgresql_database.execute(f"GRANT USAGE ON SCHEMA public TO {role}")
     postgresql_database.execute(f"GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
@@ -295,7 +315,7 @@ def test_cohort_table_has_to_be_there_with_its_column(
 ) -> None:
     """Missing, without the column, with an unusable one, and right."""
     Staging(sqlite_database).create()
-    ssd_kit.create(sqlite_database)
+    create(sqlite_database)
     if columns:
         sqlite_database.execute(f"CREATE TABLE stat_return ({columns})")
     step = of_source(check(sqlite_database, COHORT_TABLE="stat_return"))[-1]
@@ -310,7 +330,7 @@ def test_index_counts_only_where_it_begins_with_the_column_and_holds_all_rows(
 ) -> None:
     """A second column of an index, and one over some rows, do not help a join."""
     Staging(sqlite_database).create()
-    ssd_kit.create(sqlite_database)
+    create(sqlite_database)
     sqlite_database.execute("DROP INDEX ix_addr_person_id")
     sqlite_database.execute("CREATE INDEX a ON ssd_address (addr_address_postcode, addr_person_id)")
     sqlite_database.execute("CREATE INDEX b ON ssd_address (addr_person_id) WHERE addr_person_id > 'm'")
@@ -325,7 +345,7 @@ def test_view_needs_no_index(request: pytest.FixtureRequest, kind: str) -> None:
     """It is read by the indexes of what lies beneath, so nothing is advised."""
     database: Database = request.getfixturevalue(f"{kind}_database")
     Staging(database).create()
-    ssd_kit.create(database)
+    create(database)
     database.execute("ALTER TABLE ssd_address RENAME TO addresses")
     database.execute("DROP INDEX ix_addr_person_id")
     database.execute("CREATE VIEW ssd_address AS SELECT * FROM addresses")
@@ -381,10 +401,10 @@ def test_source_in_another_database(sqlite_database: Database, tmp_path: Path) -
     """It is looked at where SSD_CONNECTION_STRING says, and only there."""
     Staging(sqlite_database).create()
     other = Database("sqlite", f"sqlite:///{tmp_path / 'ssd.db'}", "unused")
-    ssd_kit.create(other)
+    create(other)
     other.close()
     assert not ended(check(sqlite_database, SSD_CONNECTION_STRING=other.connection_string), False)
-    ssd_kit.create(sqlite_database)
+    create(sqlite_database)
     missing = check(sqlite_database, SSD_CONNECTION_STRING=f"sqlite:///{tmp_path / 'none.db'}")
     [step] = ended(missing, False)
     assert (step.hop, missing.exit_code) == ("source database", ExitCode.DATABASE)
@@ -394,7 +414,7 @@ def test_source_is_looked_at_although_the_staging_database_is_closed(
     sqlite_database: Database, tmp_path: Path
 ) -> None:
     """Both faults are told at once; without a database of its own there is only the one."""
-    ssd_kit.create(sqlite_database)
+    create(sqlite_database)
     sqlite_database.execute("DROP TABLE ssd_address")
     closed = f"sqlite:///{tmp_path / 'none.db'}"
     both = check(
@@ -410,7 +430,7 @@ def test_source_is_looked_at_although_the_staging_database_is_closed(
 def test_looking_at_the_source_changes_nothing(sqlite_database: Database) -> None:
     """The file is the same, byte for byte."""
     Staging(sqlite_database).create()
-    ssd_kit.create(sqlite_database, indexes=False)
+    create(sqlite_database, indexes=False)
     sqlite_database.close()
     path = Path(sqlite_database.connection_string.removeprefix("sqlite:///"))
     before = path.read_bytes()

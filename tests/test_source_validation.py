@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from api_pipeline import inspection, ssd_provision
 from api_pipeline.errors import ConfigError, DatabaseError, ExitCode, InterruptedRun
-from api_pipeline.pipeline import Progress
+from api_pipeline.progress import Progress
 from api_pipeline.source_dates import DATE_PAIRS, reversed_dates
 from api_pipeline.source_validation import SourceReport, validate_source
 from api_pipeline.ssd_source import SsdSource
@@ -32,6 +33,9 @@ from api_pipeline.ssd_window import Window
 from tests import ssd_kit
 from tests.databases import Database
 from tests.ssd_kit import make, person
+from tests.stage_kit import AS_OF, Source
+from tests.staging_kit import Staging
+from tests.staging_kit import settings_of as staging_settings
 from tests.test_checks import settings_of
 
 TODAY = date(2025, 11, 22)
@@ -120,6 +124,27 @@ def test_what_breaks_a_payload_is_grouped_by_rule_and_place(database: Database) 
         4,
         1,
     )
+
+
+def test_it_finds_before_stage_what_validate_finds_after_it(sqlite_database: Database) -> None:
+    """The same rules at the same places for as many people, in a made-up population with faults."""
+    source = Source(Staging(sqlite_database).create(), sqlite_database).create()
+    settings = staging_settings(source.staging, None)
+    ssd_provision.fill_ssd(settings, 60, 3)
+    for statement in (
+        "UPDATE ssd_person SET pers_ethnicity = 'QQQQ' WHERE rowid % 3 = 0",
+        "UPDATE ssd_person SET pers_legacy_id = 'a b' WHERE rowid % 4 = 0",
+        "UPDATE ssd_cin_plans SET cinp_cin_plan_id = ' ' WHERE rowid % 5 = 0",
+        "UPDATE ssd_cla_placement SET clap_cla_placement_id = PRINTF('%040d', rowid)",
+    ):
+        sqlite_database.execute(statement)
+    before = validate_source(settings, AS_OF)
+    source.stage()
+    after = inspection.validate(settings)
+    found = {(group.rule, group.path): group.rows for group in before.groups if group.path.startswith("$")}
+    assert found == {(group.rule, group.path): group.rows for group in after.groups}
+    assert {rule for rule, _ in found} == {"code_list", "pattern", "required", "max_length"}
+    assert before.people_with_errors == after.rows_with_errors
 
 
 def test_warnings_alone_are_no_failure(source: Database) -> None:
@@ -263,6 +288,9 @@ def test_settings_of_the_source_hold(source: Database) -> None:
     source.execute("CREATE TABLE stat_return (person_id TEXT)")
     source.execute("INSERT INTO stat_return VALUES (' P2 ')")
     assert check(source, COHORT_TABLE="stat_return").cohort == 1
+    source.execute("UPDATE ssd_person SET pers_person_id = 'P2 ' WHERE pers_person_id = 'P2'")
+    source.execute("UPDATE ssd_cin_episodes SET cine_person_id = 'P2 ' WHERE cine_person_id = 'P2'")
+    assert check(source, COHORT_TABLE="stat_return").cohort == 1
     plan = make(
         CinPlan, cinp_cin_plan_id="N1", cinp_referral_id="P1-R", cinp_cin_plan_start_date=at("2024-02-01")
     )
@@ -311,7 +339,7 @@ def test_text_and_json_have_every_rule(source: Database) -> None:
             "severity": "warning",
             "rule": "reversed_dates",
             "path": "ssd_cin_plans.cinp_cin_plan_end_date < cinp_cin_plan_start_date",
-            "message": "must not be earlier",
+            "message": "the first date must not be earlier than the second",
             "records": 1,
             "record_ids": ["N1"],
         },

@@ -267,6 +267,7 @@ _BAD_OUTCOME = ["unreadable section 47 outcome left out"]
         ('{"CP_CONFERENCE_FLAG": ["Y"]}', None, _BAD_FLAG),
         ('{"CP_CONFERENCE_FLAG": null}', None, []),
         ('{"CP_CONFERENCE_FLAG": ""}', None, []),
+        ('{"a": 1, "a": 2, "CP_CONFERENCE_FLAG": "Y"}', True, []),
         ('{"cp_conference_flag": "Y"}', None, []),
         ('{"outcome": {"CP_CONFERENCE_FLAG": "Y"}}', None, []),
         ('{"CP_CONFERENCE_FLAG": "Y"', None, _BAD_OUTCOME),
@@ -450,6 +451,7 @@ def test_uasc_end_is_that_of_the_open_status_else_the_latest() -> None:
         (['["3B", " 2A ", "2A"]'], ["3B", "2A", "2A"], []),
         (['["2A", "", " "]'], ["2A"], []),
         (['["2A", 1, null, {}]'], ["2A"], ["assessment factor that is no text left out"] * 3),
+        (['["2A", {"a": 1, "a": 2}]'], ["2A"], ["assessment factor that is no text left out"]),
         (['["2A"'], [], ["assessment factors that are no list left out"]),
         (['{"2A": true}'], [], ["assessment factors that are no list left out"]),
         (['"2A"'], [], ["assessment factors that are no list left out"]),
@@ -483,3 +485,32 @@ def test_reasons_of_looked_after_episodes_are_the_smallest_of_all() -> None:
     check_choice(take.end_reason, rows, "E4", [])
     check_choice(take.start_reason, [rows[2]], None, [])
     check_choice(take.end_reason, [], None, [])
+
+
+# --- What is remembered ----------------------------------------------------------------------------------
+
+REMEMBERED: list[Callable[..., Any]] = [
+    take.day,
+    take.code(2, "code"),
+    take.referral_source,
+    take.sex,
+    take.conference_flag,
+]
+
+
+@pytest.mark.parametrize("most", [0, 3, 1_000])
+@given(st.data())
+def test_what_is_remembered_is_what_is_worked_out(most: int, data: st.DataObject) -> None:
+    """Value for value and count for count, also where there is no room for more."""
+    coercion = data.draw(st.sampled_from(REMEMBERED))
+    texts = st.sampled_from(["1A", "1a ", "2Bx", "", "F", "?", '{"CP_CONFERENCE_FLAG": 1}', "[]", "{"])
+    values = data.draw(st.lists(st.datetimes() if coercion is take.day else texts, max_size=9))
+    asked, tally = scope(), Counter[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(take, "_MOST_REMEMBERED", most)
+        known = asked.remembered(coercion)
+        assert known is not None
+        for value in values * 2:
+            assert known[value] == coercion(value, tally)
+        assert len(known) <= most
+    assert asked.tally == tally

@@ -24,7 +24,7 @@ from tests import ssd_kit
 from tests.databases import Database
 
 AS_OF = date(2026, 3, 31)
-PEOPLE = 16
+PEOPLE = 10
 
 
 def settings_of(database: Database) -> Settings:

@@ -17,6 +17,7 @@ from api_pipeline.names import TableName
 from api_pipeline.schema import STAGING_COLUMNS, Column
 from api_pipeline.schema_repair import type_fits
 from api_pipeline.table_checks import test_schema as check_schema
+from tests import ssd_kit
 from tests.databases import Database
 from tests.db_kit import changed, folder_for_all, opened, ordinary_account
 from tests.staging_kit import Staging, child
@@ -331,6 +332,27 @@ class TestPermissions:
         assert self.check_as(postgresql_database, role).passed
         postgresql_database.execute(f"REVOKE UPDATE (row_state) ON {table} FROM {role}")
         assert not self.check_as(postgresql_database, role).passed
+
+    def test_stage_needs_more_than_run(self, postgresql_database: Database, role: str) -> None:
+        """An SSD beside the table makes it a warning, a setting of stage a failure; its GRANT mends both."""
+        table = postgresql_database.table_name
+        ssd_kit.create(postgresql_database)
+        postgresql_database.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        postgresql_database.execute(f"GRANT UPDATE ON {table} TO {role}")
+        result = self.check_as(postgresql_database, role)
+        [message] = [message for hop, message in found(result, None) if hop == "permission"]
+        assert result.passed
+        assert "may not INSERT all of" in message
+        meant = check(
+            postgresql_database,
+            DB_CONNECTION_STRING=changed(postgresql_database.connection_string, UID=role, PWD="svc"),
+            SSD_SCHEMA="public",
+        )
+        assert [hop for hop, _ in found(meant, False)] == ["permission"]
+        mend(postgresql_database, meant, warnings=False)
+        assert not [
+            hop for hop, _ in found(self.check_as(postgresql_database, role), None) if hop == "permission"
+        ]
 
     @pytest.mark.parametrize("privilege", ["SELECT", "INSERT", "UPDATE", "DELETE"])
     def test_log_and_baseline_need_all_four_privileges(
