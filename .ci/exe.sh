@@ -39,9 +39,6 @@ start_wine() {
     [ -e "$WINEPREFIX/drive_c/windows/system32/bcryptprimitives.dll" ] || x86_64-w64-mingw32-ld -shared -e 0 \
         -o "$WINEPREFIX/drive_c/windows/system32/bcryptprimitives.dll" "$work/nothing.o" "$work/forward.def"
     "$wine_server" -w
-    "$wine_server" -p
-    # Wine's own services start with the first program and keep its output open; later ones end when they end.
-    "$wine" cmd /c exit </dev/null >/dev/null 2>&1
 }
 
 # Python for Windows with what the locks name and nothing else; sets windows_python and python_version.
@@ -69,6 +66,9 @@ END
             --platform win_amd64 --implementation cp --python-version 3.13 --target "$packages" -r "$lock"
     done
     windows_python=$windows/python/python.exe
+    # Wine's services start with the first program, end with the last, and hold the first one's output open until
+    # then: this one has none, and outlasts all others until stop_wine.
+    "$wine" "$windows_python" -c 'import time; time.sleep(7200)' </dev/null >/dev/null 2>&1 &
     python_version=$(under_wine "$windows_python" -c 'import platform; print(platform.python_version())' | tr -d '\r')
     [[ $python_version == 3.13.* ]] || { echo "$python_version"; return 1; }
 }
@@ -152,6 +152,8 @@ assemble_twice() {
 try_exe() {
     local exe=$1
     shift
+    # What else of wine's the exe is the first to need starts here, and not with a test's pipe in its hand.
+    "$wine" "$exe" --version </dev/null >/dev/null 2>&1
     CSC_EXE=$exe CSC_EXE_RUNNER=$wine in_tools "python -m pytest tests/test_exe.py ${*@Q}"
 }
 

@@ -34,7 +34,7 @@ from tests.staging_kit import Staging, add_five, child
 
 EXE = os.environ.get("CSC_EXE", "")
 RUNNER = shlex.split(os.environ.get("CSC_EXE_RUNNER", ""))
-SECONDS = 300  # for one command: a machine that builds something beside it starts the exe slowly
+SECONDS = 600  # for one command: a machine that builds something beside it starts the exe slowly
 
 pytestmark = pytest.mark.exe
 if not EXE:
