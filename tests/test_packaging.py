@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import api_pipeline
 
@@ -109,3 +111,39 @@ def test_entry_point_runs_from_anywhere(how: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert api_pipeline.__version__ in done.stdout
+
+
+def _locked(name: str) -> dict[str, tuple[str, int]]:
+    """Name, version and number of hashes of each line of a lock."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith(("#", " "))]
+    return {
+        canonicalize_name(words[0].split("==")[0]): (
+            words[0].split("==")[1],
+            sum(word.startswith("--hash=sha256:") for word in words),
+        )
+        for words in lines
+    }
+
+
+def test_lock_of_the_exe_is_what_the_package_asks_for() -> None:
+    """Whatever pyproject.toml needs on Windows is locked in a version that it takes: else freeze/lock.sh."""
+    locked = _locked("requirements.txt")
+    windows = {"sys_platform": "win32", "os_name": "nt", "platform_system": "Windows", "extra": ""}
+    asked = [Requirement(line) for line in metadata.requires("csc-api-pipeline") or []]
+    needed = [one for one in asked if one.marker is None or one.marker.evaluate(windows)]
+    assert needed
+    for one in needed:
+        version, _ = locked[canonicalize_name(one.name)]
+        assert one.specifier.contains(version), f"{one} is locked as {version}"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "freeze/pyinstaller.txt", "freeze/tools.txt"])
+def test_locks_pin_everything_by_hash_and_name_no_index(name: str) -> None:
+    """A lock lets nobody slip in another file, and works with whatever index a site has."""
+    locked = _locked(name)
+    assert locked
+    assert [one for one, (_, hashes) in locked.items() if not hashes] == []
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "://" not in text
+    assert "index-url" not in text
