@@ -304,7 +304,7 @@ main() {
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
     export SOURCE_DATE_EPOCH
     step 5 install_tools "tools"
-    step 7 scan_for_secrets "no secret"
+    step 7 scan_for_secrets "search for secrets"
     step 4 run_checks "checks: $checks"
     step 5 build_dists "wheel and source archive"
     step 6 try_wheel "wheel in a fresh environment"

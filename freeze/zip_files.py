@@ -20,12 +20,16 @@ _FILE_MODE = 0o100644 << 16
 
 def main() -> None:
     """Read the arguments and write the zip."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("folder", type=Path)
     args = parser.parse_args()
     moment = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
-    files = {path.relative_to(args.folder).as_posix(): path for path in args.folder.rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(args.folder).as_posix(): path for path in args.folder.rglob("*") if path.is_file()
+    }
     with zipfile.ZipFile(args.output, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, moment.timetuple()[:6])

@@ -61,12 +61,12 @@ $API = 4
 # Methods of .NET may only be called in the full language.
 $full = "$($ExecutionContext.SessionState.LanguageMode)" -eq 'FullLanguage'
 
-function Show([string]$verdict, [string]$hop, [string]$text) {
-    Write-Output ('{0,-5} {1,-13} {2}' -f $verdict, $hop, $text)
+function Show([string]$verdict, [string]$hop, [string]$message) {
+    Write-Output ('{0,-5} {1,-13} {2}' -f $verdict, $hop, $message)
 }
 
-function Show-Remedy([string]$text) {
-    Write-Output ('{0,-5} {1,-13} {2}' -f '', '', $text)
+function Show-Remedy([string]$message) {
+    Write-Output ('{0,-5} {1,-13} {2}' -f '', '', $message)
 }
 
 # --- Settings ------------------------------------------------------------------------------------------------
