@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a release: bash release.sh [--preview] [--yes] [--checks COMMAND] [--output FOLDER] patch|minor|major|X.Y.Z
+# Makes a release: bash release.sh [OPTION...] patch|minor|major|X.Y.Z
 #
 # Works in a clone of its own and leaves the checkout alone until the end: there it writes the version and the
 # changelog, commits, passes the checks, builds, tries the wheel and looks for secrets. What users download is put
@@ -9,6 +9,8 @@
 #   --yes             asks nothing
 #   --checks COMMAND  what has to pass, by default: bash .ci/run
 #   --output FOLDER   where the files go, by default: dist; what lies there already is removed
+#   --tools PYTHON    a Python that has build, setuptools, twine and detect-secrets; by default they are installed
+#                     into an environment of their own, the ones that freeze/tools.txt pins as they are pinned
 #
 # Exit codes: 0 done; 1 the answer was no; 2 usage; 3 the checkout is not ready; 4 a check failed;
 # 5 something could not be built; 6 the wheel does not work; 7 a secret was found; 8 git could not push.
@@ -25,7 +27,7 @@ fail() {
     exit "$code"
 }
 
-usage() { fail 2 "$1; usage: bash release.sh [--preview] [--yes] [--checks COMMAND] [--output FOLDER] patch|minor|major|X.Y.Z"; }
+usage() { fail 2 "$1; try: bash release.sh --help"; }
 
 # step CODE COMMAND WHAT...: runs the function; what it says is shown only if it fails.
 step() {
@@ -65,14 +67,18 @@ unreleased() {
 }
 
 read_arguments() {
-    preview='' sure='' checks="bash .ci/run" output='' wanted=''
+    preview='' sure='' checks="bash .ci/run" output='' tools='' wanted=''
     while [ $# -gt 0 ]; do
         case $1 in
             --preview) preview=yes ;;
             --yes) sure=yes ;;
-            --checks | --output)
+            --checks | --output | --tools)
                 [ $# -ge 2 ] || usage "$1 wants a value"
-                if [ "$1" = --checks ]; then checks=$2; else output=$2; fi
+                case $1 in
+                    --checks) checks=$2 ;;
+                    --output) output=$2 ;;
+                    --tools) tools=$2 ;;
+                esac
                 shift
                 ;;
             -h | --help)
@@ -146,6 +152,7 @@ write_version() {
 run_checks() { bash -euo pipefail -c "$checks"; }
 
 install_tools() {
+    [ ! -x "$tools" ] || return 0
     "$python" -m venv "$work/tools"
     if [ -f freeze/tools.txt ]; then
         pip_install --require-hashes -r freeze/tools.txt
@@ -159,7 +166,7 @@ pip_install() { "$work/tools/bin/python" -m pip install -q --disable-pip-version
 scan_for_secrets() {
     local files result=0
     mapfile -d '' files < <(git ls-files -z)
-    "$work/tools/bin/detect-secrets-hook" --baseline .secrets.baseline "${files[@]}" || result=$?
+    "$tools" -m detect_secrets.pre_commit_hook --baseline .secrets.baseline "${files[@]}" || result=$?
     # 3: a known find has moved to another line.
     if [ "$result" -eq 3 ]; then
         git checkout -q .secrets.baseline
@@ -169,14 +176,9 @@ scan_for_secrets() {
 }
 
 build_dists() {
-    export PATH="$work/tools/bin:$PATH"
-    if [ -f freeze/dists.sh ]; then
-        bash freeze/dists.sh "$made"
-    else
-        umask 022
-        python -m build --no-isolation --outdir "$made" .
-    fi
-    twine check --strict "$made"/*.whl "$made"/*.tar.gz
+    PATH="$(dirname "$tools"):$PATH"
+    bash freeze/dists.sh "$made"
+    "$tools" -m twine check --strict "$made"/*.whl "$made"/*.tar.gz
 }
 
 # The wheel alone in a folder without a source file, as a user has it.
@@ -184,9 +186,8 @@ try_wheel() {
     local said
     mkdir "$work/elsewhere"
     cd "$work/elsewhere"
-    unset PYTHONPATH
-    "$python" -m venv "$work/installed"
-    "$work/installed/bin/python" -m pip install -q --disable-pip-version-check "$made"/*.whl
+    "$python" -m venv --without-pip "$work/installed"
+    "$tools" -m pip --python "$work/installed/bin/python" install -q --disable-pip-version-check "$made"/*.whl
     said=$("$work/installed/bin/d2i-csc-api" --version)
     [[ $said == *"$version"* ]] || { echo "--version says $said"; return 1; }
     "$work/installed/bin/python" -c '
@@ -239,8 +240,8 @@ pack() {
     fill_release
     mkdir "$work/checks"
     cp pre_flight_checks/* docs/pre_flight_checks.md .env.example LICENSE "$work/checks"
-    "$python" freeze/zip_files.py --output "$made/release.zip" "$work/release"
-    "$python" freeze/zip_files.py --output "$made/pre_flight_checks.zip" "$work/checks"
+    "$python" freeze/zip_files.py --output "$made/release.zip" --moment "$SOURCE_DATE_EPOCH" "$work/release"
+    "$python" freeze/zip_files.py --output "$made/pre_flight_checks.zip" --moment "$SOURCE_DATE_EPOCH" "$work/checks"
     cd "$made"
     LC_ALL=C find . -maxdepth 1 -type f ! -name SHA256SUMS.txt -printf '%f\0' | LC_ALL=C sort -z |
         xargs -0 sha256sum -- >"$work/SHA256SUMS.txt"
@@ -281,6 +282,7 @@ publish() {
 }
 
 main() {
+    unset PYTHONPATH # it would bring the sources into sight
     read_arguments "$@"
     cd "$(dirname "${BASH_SOURCE[0]}")"
     checkout=$PWD
@@ -304,6 +306,7 @@ main() {
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
     export SOURCE_DATE_EPOCH
     step 5 install_tools "tools"
+    : "${tools:=$work/tools/bin/python}"
     step 7 scan_for_secrets "search for secrets"
     step 4 run_checks "checks: $checks"
     step 5 build_dists "wheel and source archive"

@@ -1,7 +1,7 @@
 """The pre-flight script for PowerShell 5.1, read where there is no PowerShell: its syntax, and what it shows.
 
-The workflow on Windows runs it against the receiver; here a parser answers for the syntax, and the tree that it
-gives for the rest.
+The workflow on Windows runs it against the receiver; here a parser answers for the syntax, and its tree for
+the rest.
 """
 
 from __future__ import annotations

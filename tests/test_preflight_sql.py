@@ -58,7 +58,7 @@ class Answer(NamedTuple):
     severity: str
     table: str
     rule: str
-    count: int | None
+    found: int | None
     examples: str | None
     advice: str
 
@@ -94,7 +94,7 @@ def run(database: Database, *, table: str = TABLE, staging: str | None = None) -
 def problems(answers: dict[str, Answer]) -> dict[str, tuple[int | None, str | None]]:
     """The rules that are broken: how many rows, and the examples."""
     return {
-        rule: (answer.count, answer.examples)
+        rule: (answer.found, answer.examples)
         for rule, answer in answers.items()
         if answer.result == "problem"
     }
@@ -345,7 +345,7 @@ def test_well_filled_tables_give_no_problem(sqlserver_database: Database) -> Non
     ssd_kit.insert(sqlserver_database, [source_row(row, f"ok-{row.__name__}") for row in GOOD])
     answers = run(sqlserver_database)
     assert {rule: answer for rule, answer in answers.items() if answer.result != "ok"} == {}
-    assert {answer.count for answer in answers.values()} == {0}
+    assert {answer.found for answer in answers.values()} == {0}
 
 
 def test_each_source_rule_fires_where_it_should(sqlserver_database: Database) -> None:
