@@ -376,6 +376,7 @@ def test_preview_and_release_make_the_same_files(scratch: Scratch, wanted: str, 
     before = scratch.state()
     preview = scratch.release("--preview", wanted)
     assert preview.returncode == 0, preview.stderr
+    assert "no executable" in preview.stdout
     assert scratch.state() == before
     sums = (scratch.checkout / "dist" / "SHA256SUMS.txt").read_text(encoding="utf-8")
     assert f"csc_api_pipeline-{version}-py3-none-any.whl" in sums
@@ -402,24 +403,17 @@ def test_preview_and_release_make_the_same_files(scratch: Scratch, wanted: str, 
     assert scratch.release("--yes", wanted).returncode == 3, "nothing is unreleased any more"
 
 
-def test_checks_see_the_version_that_is_released(scratch: Scratch) -> None:
-    """What passes the checks is the commit that is released, in a clean clone of its own."""
-    clean = '[ -z "$(git status --porcelain)" ]'
-    elsewhere = f'[ "$PWD" != "{scratch.checkout}" ]'
-    checks = f"grep -q 0.1.1 api_pipeline/__init__.py && {clean} && {elsewhere}"
-    done = scratch.release("--preview", "patch", "--checks", checks)
-    assert done.returncode == 0, done.stderr
-
-
-def test_executable_of_the_checks_is_taken_along(scratch: Scratch) -> None:
-    """Where the checks built the exe, it and what belongs to it are among the files, with checksums."""
-    assert "no executable" in scratch.release("--preview", "patch").stdout
+def test_exe_that_the_checks_built_is_taken_along(scratch: Scratch) -> None:
+    """The checks run in a clean clone of the commit that is released; the exe that they leave is among the files."""
     names = [
         "csc_api_pipeline.exe",
         "csc_api_pipeline-0.1.1-windows-x64.zip",
         "csc_api_pipeline-0.1.1.cdx.json",
     ]
-    checks = "mkdir -p dist && cd dist && for name in " + " ".join(names) + "; do echo $name >$name; done"
+    clean = '[ -z "$(git status --porcelain)" ]'
+    elsewhere = f'[ "$PWD" != "{scratch.checkout}" ]'
+    build = "mkdir dist && cd dist && for name in " + " ".join(names) + "; do echo $name >$name; done"
+    checks = f"grep -q 0.1.1 api_pipeline/__init__.py && {clean} && {elsewhere} && {build}"
     done = scratch.release("--preview", "patch", "--checks", checks)
     assert done.returncode == 0, done.stderr
     assert "no executable" not in done.stdout
