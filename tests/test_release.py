@@ -404,7 +404,7 @@ def test_preview_and_release_make_the_same_files(scratch: Scratch, wanted: str, 
 
 
 def test_exe_that_the_checks_built_is_taken_along(scratch: Scratch) -> None:
-    """The checks run in a clean clone of the commit that is released; the exe that they leave is among the files."""
+    """The checks run in a clean clone of the new commit; the exe that they leave is among the files."""
     names = [
         "csc_api_pipeline.exe",
         "csc_api_pipeline-0.1.1-windows-x64.zip",
