@@ -8,7 +8,7 @@
 #   --preview         all of it but commit, tag and push here
 #   --yes             asks nothing
 #   --checks COMMAND  what has to pass, by default: bash .ci/run
-#   --output FOLDER   where the files go, by default: dist; what lies there already is removed
+#   --output FOLDER   where the files go, by default: dist; those of the release before are removed
 #   --tools PYTHON    a Python that has build, setuptools, twine and detect-secrets; by default they are installed
 #                     into an environment of their own, the ones that freeze/tools.txt pins as they are pinned
 #
@@ -35,7 +35,7 @@ step() {
     shift 2
     # In a shell of its own: set -e does not work inside a condition.
     set +e
-    (set -e && "$command") >"$work/step.log" 2>&1 </dev/null
+    (set -e; "$command") >"$work/step.log" 2>&1 </dev/null
     result=$?
     set -e
     if [ "$result" -ne 0 ]; then
@@ -289,6 +289,8 @@ main() {
     : "${output:=dist}"
     output=$(realpath -m "$output")
     [[ $checkout/ != "$output"/* ]] || usage "--output would remove the checkout itself"
+    [ ! -e "$output" ] || [ -f "$output/SHA256SUMS.txt" ] || [ -z "$(ls -A "$output")" ] ||
+        fail 3 "$output holds files that are no release: empty it, or name another folder with --output"
     require_ready
     find_python
     start=$(git rev-parse HEAD)

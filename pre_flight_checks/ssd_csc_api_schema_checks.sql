@@ -446,13 +446,16 @@ DECLARE @answers TABLE (
     why NVARCHAR(400) NULL
 );
 
+-- No aggregate meets a NULL here or below: a warning for each would bury the answer's messages.
 INSERT INTO @answers (rule_no, result, found, examples)
-SELECT a.rule_no, CASE WHEN COUNT(b.example) = 0 THEN N'ok' ELSE N'problem' END, COUNT(b.example),
-    STUFF(ISNULL(N', ' + MAX(CASE WHEN b.place = 1 THEN b.example END), N'')
-        + ISNULL(N', ' + MAX(CASE WHEN b.place = 2 THEN b.example END), N'')
-        + ISNULL(N', ' + MAX(CASE WHEN b.place = 3 THEN b.example END), N'')
-        + ISNULL(N', ' + MAX(CASE WHEN b.place = 4 THEN b.example END), N'')
-        + ISNULL(N', ' + MAX(CASE WHEN b.place = 5 THEN b.example END), N''), 1, 2, N'')
+SELECT a.rule_no, CASE WHEN MAX(ISNULL(b.place, 0)) = 0 THEN N'ok' ELSE N'problem' END, MAX(ISNULL(b.place, 0)),
+    STUFF(
+        MAX(CASE WHEN b.place = 1 THEN N', ' + b.example ELSE N'' END)
+        + MAX(CASE WHEN b.place = 2 THEN N', ' + b.example ELSE N'' END)
+        + MAX(CASE WHEN b.place = 3 THEN N', ' + b.example ELSE N'' END)
+        + MAX(CASE WHEN b.place = 4 THEN N', ' + b.example ELSE N'' END)
+        + MAX(CASE WHEN b.place = 5 THEN N', ' + b.example ELSE N'' END),
+        1, 2, N'')
 FROM @rules AS a
 LEFT JOIN (
     SELECT s.rule_text, s.example, ROW_NUMBER() OVER (PARTITION BY s.rule_text ORDER BY s.example) AS place
@@ -524,11 +527,12 @@ BEGIN
         ELSE N'NULLIF(LTRIM(RTRIM(LEFT(CAST(r.person_id AS NVARCHAR(200)), 60))), N'''')' END;
     SET @statement = N'BEGIN TRY
         SELECT @found = COUNT(*), @examples = STUFF(
-            ISNULL(N'', '' + MAX(CASE WHEN p.place = 1 THEN p.example END), N'''')
-            + ISNULL(N'', '' + MAX(CASE WHEN p.place = 2 THEN p.example END), N'''')
-            + ISNULL(N'', '' + MAX(CASE WHEN p.place = 3 THEN p.example END), N'''')
-            + ISNULL(N'', '' + MAX(CASE WHEN p.place = 4 THEN p.example END), N'''')
-            + ISNULL(N'', '' + MAX(CASE WHEN p.place = 5 THEN p.example END), N''''), 1, 2, N'''')
+            MAX(CASE WHEN p.place = 1 THEN N'', '' + p.example ELSE N'''' END)
+            + MAX(CASE WHEN p.place = 2 THEN N'', '' + p.example ELSE N'''' END)
+            + MAX(CASE WHEN p.place = 3 THEN N'', '' + p.example ELSE N'''' END)
+            + MAX(CASE WHEN p.place = 4 THEN N'', '' + p.example ELSE N'''' END)
+            + MAX(CASE WHEN p.place = 5 THEN N'', '' + p.example ELSE N'''' END),
+            1, 2, N'''')
         FROM (
             SELECT f.example, DENSE_RANK() OVER (ORDER BY f.example) AS place
             FROM (

@@ -286,6 +286,16 @@ def test_checkout_that_is_not_ready_is_code_3(scratch: Scratch, trouble: object,
     assert not (scratch.checkout / "dist").exists()
 
 
+def test_other_files_are_not_removed(scratch: Scratch) -> None:
+    """A folder for the files that holds something else is left alone, with code 3."""
+    folder = scratch.checkout.parent / "mine"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("keep me\n", encoding="utf-8")
+    done = scratch.release("--preview", "patch", "--output", str(folder))
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "version"),
     [("patch", "0.9.11"), ("minor", "0.10.0"), ("major", "1.0.0"), ("0.10.0", "0.10.0")],
