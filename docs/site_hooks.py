@@ -1,0 +1,44 @@
+"""What MkDocs is told beyond mkdocs.yml: the pages of the site that lie outside docs/, and links to them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Files beside docs/ that are pages of the site too. A link to one reads "../NAME" in docs/, as on GitHub.
+OUTSIDE = {"CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
+
+_DIAGRAM = re.compile(r'<pre class="mermaid">.*?</pre>', re.DOTALL)
+_FIT_ON_A_SCREEN = 4  # participants of a sequence
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages from outside docs/."""
+    for name, page in OUTSIDE.items():
+        text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Let links to files beside docs/ lead to the pages that they are on the site."""
+    for name, address in OUTSIDE.items():
+        markdown = markdown.replace(f"](../{name}", f"]({address}")
+    return markdown
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Give each diagram a box that it can be scrolled in, where a small screen would make it too small."""
+    return _DIAGRAM.sub(_in_a_box, html)
+
+
+def _in_a_box(found: re.Match[str]) -> str:
+    kind = "sequence" if "sequenceDiagram" in found.group() else "flow"
+    size = " csc-wide" if found.group().count("participant ") > _FIT_ON_A_SCREEN else ""
+    return f'<div class="csc-diagram csc-{kind}{size}">{found.group()}</div>'
