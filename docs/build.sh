@@ -22,6 +22,7 @@ if $with_pdf; then
     export CSC_DOCS_PDF=$pdf
 fi
 
+export NO_MKDOCS_2_WARNING=1 # an advertisement; docs/development.md says what is to come
 python3 -m mkdocs build --quiet --strict
 echo "site/index.html"
 $with_pdf || exit 0

@@ -195,7 +195,7 @@ def commands_page() -> str:
             lines += ["", *_flag_table(own)]
     lines += [
         "",
-        "### Faults that the receiver plays",
+        "## Faults that the receiver plays",
         "",
         f"Written as `{SYNTAX}`; `TIMES` is a number or `always`,",
         "and `token/KIND` is for the token endpoint.",
