@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
 
 _DIAGRAM = re.compile(r'<pre class="mermaid">.*?</pre>', re.DOTALL)
+_CODE = re.compile(r"<code>([^<\n]+)</code>")  # in running text; blocks have line ends in them
+_HEADING = re.compile(r"(?<=\"><code>)[^<\n]+(?=</code>[^\n]*</h2>)")
+_HYPHENATED = re.compile(r"(?<!\S)(?=\S*-)\S{1,32}(?!\S)")  # a browser may break a line after a hyphen
 _FIT_ON_A_SCREEN = 4  # participants of a sequence
 
 
@@ -34,8 +37,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Give each diagram a box that it can be scrolled in, where a small screen would make it too small."""
-    return _DIAGRAM.sub(_in_a_box, html)
+    """Give each diagram a box that it can be scrolled in, and keep words like --dry-run in one line."""
+    html = _HEADING.sub(lambda found: found.group().replace(".", ".<wbr>"), html)
+    return _CODE.sub(_in_whole_words, _DIAGRAM.sub(_in_a_box, html))
+
+
+def _in_whole_words(found: re.Match[str]) -> str:
+    words = _HYPHENATED.sub(r'<span class="csc-whole">\g<0></span>', found.group(1))
+    return f"<code>{words}</code>"
 
 
 def _in_a_box(found: re.Match[str]) -> str:
