@@ -76,6 +76,7 @@ refuse the whole request, the other 99 records with it. Its row becomes `error` 
 the specification moves, and DfE is the judge of codes |
 
 - Any field may be absent or null, but for those marked "required".
+- `"purge": true` removes the record at DfE, with all that is in it; false is the same as leaving it out.
 - Lengths count characters as people do: an accented letter is one.
 - A finding names path and rule, such as `$.social_care_episodes[0].referral_date`, and never the value.
 - `VALIDATION=warn` sends records with errors all the same, as far as there is a JSON object with a

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -15,11 +16,22 @@ ROOT = Path(__file__).resolve().parent.parent
 # Files beside docs/ that are pages of the site too. A link to one reads "../NAME" in docs/, as on GitHub.
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
 
+_VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 _DIAGRAM = re.compile(r'<pre class="mermaid">.*?</pre>', re.DOTALL)
 _CODE = re.compile(r"<code>([^<\n]+)</code>")  # in running text; blocks have line ends in them
 _HEADING = re.compile(r"(?<=\"><code>)[^<\n]+(?=</code>[^\n]*</h2>)")
 _HYPHENATED = re.compile(r"(?<!\S)(?=\S*-)\S{1,32}(?!\S)")  # a browser may break a line after a hyphen
 _FIT_ON_A_SCREEN = 4  # participants of a sequence
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Name the version that the pages are about, at the foot of each and on the cover."""
+    source = (ROOT / "api_pipeline" / "__init__.py").read_text(encoding="utf-8")
+    found = _VERSION.search(source)
+    if found is None:
+        raise PluginError("api_pipeline/__init__.py has no __version__")
+    config.copyright = f"csc-api-pipeline {found.group(1)}, MIT licence"
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
