@@ -8,17 +8,81 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from api_pipeline.entry_point import build_parser
+from api_pipeline.errors import ExitCode
 from api_pipeline.faults import ANY_STATUS, FAULTS, SYNTAX
-from api_pipeline.setting_table import OLDER_KEYS, SETTINGS, Setting
+from api_pipeline.setting_table import OLDER_KEYS, SETTINGS, Setting, env_example
 from api_pipeline.ssd_mapping import RECORD_MAPS, mapping_table
 from api_pipeline.ssd_tables import SOURCE_TABLES
+from api_pipeline.validation import CHILD
 
 FOLDER = Path(__file__).resolve().parent
 
 _MADE_BY = "<!-- Written by docs/generate.py; change the code, not this page. -->"
 _CHILD = "(the child)"  # how the mapping's table names the record that has no path
+
+# What a code means and what to do about it. A code of the program that is not here stops the generation.
+_EXIT_CODES: Mapping[ExitCode, tuple[str, str]] = {
+    ExitCode.OK: (
+        "all that was due is acknowledged, or nothing was due; a check passed",
+        "nothing",
+    ),
+    ExitCode.FAILED: (
+        (
+            "finished, but records are in error, deletions are held back, or the deadline came first; "
+            "`stage` left somebody as they are, or a brake held it; a check failed"
+        ),
+        "`status`, `validate`, the summary; mend the source",
+    ),
+    ExitCode.USAGE: (
+        "settings or arguments; nothing was read or sent",
+        "the message names each key and where it stands",
+    ),
+    ExitCode.DATABASE: (
+        "database: not reachable, login refused, table missing, connection lost for good",
+        "`test-db-connection`, `test-schema`",
+    ),
+    ExitCode.API: (
+        "API: no token, not authorised, unreachable, or a batch given up after its attempts",
+        "`test-endpoint`; what was not sent stays due",
+    ),
+    ExitCode.LOCKED: ("another run is at work on this table", "wait; nothing was done"),
+    ExitCode.CRASH: ("an unexpected error", "the log file has the details; report it"),
+    ExitCode.INTERRUPTED: (
+        "interrupted (Ctrl+C, SIGTERM); what was under way was finished and written back",
+        "run again",
+    ),
+}
+
+_PAYLOAD_HEAD = f"""\
+# The payload
+
+{_MADE_BY}
+
+One child is one JSON object, and a request is an array of 1 to 100 of them. This page is generated from the
+table that `run` and `validate` check every record against. Which column each field comes from is on
+[another page](ssd_mapping.md), and so is [what a receiver does with it](partial_payloads.md#the-rules).
+
+## What is checked
+
+| a fault of this kind | is | and the record |
+|---|---|---|
+| no JSON, a key twice, `NaN`, no object, nested too deep; an id that is missing or malformed; \
+a wrong type; too long; out of range; a date that does not exist | an **error** | is not sent: DfE would \
+refuse the whole request, the other 99 records with it. Its row becomes `error` |
+| a code that is not in the list; a field that is not on this page | a **warning** | is sent: \
+the specification moves, and DfE is the judge of codes |
+
+- Any field may be absent or null, but for those marked "required".
+- `"purge": true` removes the record at DfE, with all that is in it; false is the same as leaving it out.
+- Lengths count characters as people do: an accented letter is one.
+- A finding names path and rule, such as `$.social_care_episodes[0].referral_date`, and never the value.
+- `VALIDATION=warn` sends records with errors all the same, as far as there is a JSON object with a
+  `la_child_id`.
+
+`validate` does these checks without sending. What DfE refuses beyond them comes back in `api_response`."""
 
 _MAPPING_HEAD = f"""\
 # From the SSD to the payload
@@ -50,6 +114,7 @@ def pages() -> Mapping[str, str]:
     return {
         "settings.md": settings_page(),
         "commands.md": commands_page(),
+        "payload.md": payload_page(),
         "ssd_mapping.md": mapping_page(),
     }
 
@@ -78,6 +143,22 @@ def settings_page() -> str:
         "## Keys of older deployments",
         "",
         f"In place of `DB_CONNECTION_STRING` these are read too: {older} (the last two together).",
+        "",
+        "## How .env is written",
+        "",
+        "- One `KEY=value` a line, in UTF-8 or in any encoding that Notepad saves.",
+        "- Backslashes and braces stay as they are, and nothing like `${NAME}` is replaced.",
+        "- A value with a blank and a `#` in it goes in single quotes; a comment, on a line of its own.",
+        "- `CLIENT_SECRET` and `SUPPLIER_KEY` may be `keyring:SERVICE/USER`: then they are read from the",
+        "  Windows Credential Manager of the account that runs the tool.",
+        "",
+        "## A file to begin with",
+        "",
+        "This is `.env.example`, which comes with every release.",
+        "",
+        "```ini",
+        env_example().rstrip(),
+        "```",
     ]
     return "\n".join(lines) + "\n"
 
@@ -94,11 +175,14 @@ def commands_page() -> str:
     flags = {names[0]: _flags(parser) for names, parser in commands}
     common = set.intersection(*(set(of_one) for of_one in flags.values()))
     lines = [
-        "# Commands",
+        "# Commands and exit codes",
         "",
         _MADE_BY,
         "",
         "`d2i-csc-api COMMAND --help` says the same on the screen, with examples. No command means `run`.",
+        "With the exe write `.\\csc_api_pipeline.exe` in place of `d2i-csc-api`.",
+        "",
+        *_exit_codes(),
         "",
         "## Flags of every command",
         "",
@@ -112,7 +196,7 @@ def commands_page() -> str:
             lines += ["", *_flag_table(own)]
     lines += [
         "",
-        "### Faults that the receiver plays",
+        "## Faults that the receiver plays",
         "",
         f"Written as `{SYNTAX}`; `TIMES` is a number or `always`,",
         "and `token/KIND` is for the token endpoint.",
@@ -122,6 +206,65 @@ def commands_page() -> str:
         *(_row("`NNN`" if kind == ANY_STATUS else f"`{kind}`", text) for kind, text in FAULTS.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _exit_codes() -> Iterable[str]:
+    return [
+        "## Exit codes",
+        "",
+        "| code | meaning | what to do |",
+        "|---|---|---|",
+        *(_row(str(int(code)), *_EXIT_CODES[code]) for code in sorted(ExitCode)),
+        "",
+        "Where several apply, 130 goes first, then 70, 3, 4, 1. Task Scheduler shows the code in hexadecimal",
+        'as "Last Run Result": 0x46 is 70, 0x82 is 130. With `--json` any command but `receiver` and `demo`',
+        "prints one JSON document on standard output, with the code in it; all else goes to standard error.",
+    ]
+
+
+def payload_page() -> str:
+    """Return the reference of the payload's fields, from the table that records are checked against."""
+    lines = [_PAYLOAD_HEAD]
+    for path, schema in _records("", CHILD):
+        lines += ["", f"## {f'`{path}`' if path else _CHILD}", "", "| field | type | rule |", "|---|---|---|"]
+        for name, field in schema["properties"].items():
+            required = ["required"] if name in schema.get("required", ()) else []
+            lines.append(_row(f"`{name}`", _kind(field), "; ".join([*required, *_rules(field)])))
+    return "\n".join(lines) + "\n"
+
+
+def _records(path: str, schema: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Return each object of the schema with its path, from the child down."""
+    yield path, schema
+    for name, field in schema["properties"].items():
+        below = f"{path}.{name}" if path else name
+        if "properties" in field:
+            yield from _records(below, field)
+        elif "properties" in field.get("items", ()):
+            yield from _records(f"{below}[]", field["items"])
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    if field.get("format") == "date":
+        return "date, `YYYY-MM-DD`"
+    inner = f" of {field['items'].get('kind')}".removesuffix(" of an object") if "items" in field else ""
+    return f"{field['kind']}{inner or (' of objects' if 'items' in field else '')}"
+
+
+def _rules(field: Mapping[str, Any]) -> Iterable[str]:
+    if "maxItems" in field:
+        yield f"at most {field['maxItems']}"
+    if "items" in field:
+        yield from _rules(field["items"])
+    if "maxLength" in field:
+        yield f"at most {field['maxLength']} character{'s' if field['maxLength'] > 1 else ''}"
+    if "must" in field:
+        yield str(field["must"]).removeprefix("must be ")
+    if "minimum" in field:
+        yield f"{field['minimum']} to {field['maximum']}"
+    if "enum" in field:
+        codes = " ".join(str(value) for value in field["enum"] if value is not None)
+        yield f"{'expected' if field.get('advisory') else 'one of'}: {codes}"
 
 
 def mapping_page() -> str:

@@ -1,7 +1,11 @@
-"""The documentation says what the code does: commands, flags, settings, exit codes, links, practice steps."""
+"""The documentation says what the code does: commands, flags, settings, exit codes, links, practice steps.
+
+What can only be seen of the built site, such as anchors as MkDocs makes them, the strict build looks at.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import runpy
 import sqlite3
@@ -19,6 +23,7 @@ from api_pipeline.config import Needs, load_settings
 from api_pipeline.errors import ExitCode
 from api_pipeline.receiver import Receiver
 from api_pipeline.refresh import Left
+from api_pipeline.schema import STAGING_COLUMNS
 from api_pipeline.semantic import ID_LISTS
 from api_pipeline.setting_table import SETTINGS, env_example
 from api_pipeline.ssd_coercions import uasc_test
@@ -29,6 +34,9 @@ from tests.test_architecture import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SITE = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+QUICK = (ROOT / "docs" / "quick_start.md").read_text(encoding="utf-8")
+LIVE = (ROOT / "docs" / "going_live.md").read_text(encoding="utf-8")
 STAGE = (ROOT / "docs" / "stage.md").read_text(encoding="utf-8")
 MOVING = (ROOT / "docs" / "moving_to_stage.md").read_text(encoding="utf-8")
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md")] + sorted(
@@ -37,8 +45,11 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md")] +
 EVERYTHING = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 _PROGRAM = re.compile(r"(?:.*[/\\])?(?:d2i-csc-api|csc_api_pipeline)(?:\.exe)?")
+_WORD = re.compile(r'"[^"]*"|\S+')
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PORT = "127.0.0.1:8080"
+# Pages of the site that lie beside docs/, as docs/site_hooks.py has them.
+_OUTSIDE = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}
 
 
 @cache
@@ -68,7 +79,7 @@ def shown_commands(text: str) -> Iterator[list[str]]:
     spans = re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))
     for snippet in [*fenced, *spans]:
         for part in re.split(r"&&|[;>|]", snippet):
-            words = part.partition(" #")[0].split()  # no command that is shown needs quotes
+            words = [word.strip('"') for word in _WORD.findall(part.partition(" #")[0])]
             at = next((place for place, word in enumerate(words) if _PROGRAM.fullmatch(word)), None)
             if at is not None:
                 yield words[at + 1 :]
@@ -130,11 +141,72 @@ def test_every_command_and_flag_is_documented() -> None:
     assert missing == []
 
 
-def test_exit_codes_are_those_of_the_code() -> None:
-    """The README's table has each exit code once, and no other."""
-    table = README.split("## Exit codes")[1].split("\n## ")[0]
+@pytest.mark.parametrize(
+    ("name", "chapter"), [("commands.md", "Exit codes"), ("troubleshooting.md", "First, the exit code")]
+)
+def test_exit_codes_are_those_of_the_code(name: str, chapter: str) -> None:
+    """The tables of exit codes have each of them once, and no other."""
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    table = page.split(f"## {chapter}")[1].split("\n## ")[0]
     listed = [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)]
     assert listed == sorted(int(code) for code in ExitCode)
+
+
+def test_alerts_are_those_of_the_code() -> None:
+    """Whoever looks up what Task Scheduler shows finds every code that is no success, in hexadecimal."""
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    table = page.split("## Alerts")[1].split("\n## ")[0]
+    assert [code.name for code in ExitCode if code and f"`0x{int(code):x}`" not in table] == []
+
+
+def test_staging_page_has_each_column() -> None:
+    """Every column of the staging table has its row, with the type that SQL Server gives it."""
+    page = (ROOT / "docs" / "staging_table.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)`", page, re.MULTILINE))
+    made = {spec.name: spec.sqlserver for spec in STAGING_COLUMNS}
+    assert rows.keys() == made.keys()
+    assert [name for name, kind in rows.items() if not made[name].startswith(kind)] == []
+
+
+def test_payload_page_has_each_field() -> None:
+    """Every field that ``stage`` builds stands on the page of the payload too, under its record."""
+    shown = set()
+    for section in generator()["payload.md"].split("\n## ")[2:]:
+        record = section.split("\n")[0].strip("`")
+        for name in re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE):
+            shown.add(name if record == "(the child)" else f"{record}.{name}")
+    built = {path.removesuffix("[]") for path, _, _ in mapping_table()} - {"(the child)"}
+    assert len(built) > 50
+    assert sorted(built - shown) == []
+
+
+def test_navigation_has_every_page() -> None:
+    """The site's navigation holds each page of docs/ once, the two beside it, and no other."""
+    pages = re.findall(r"^ +- .*?: (\w+\.md)$", SITE.split("\nnav:\n")[1].split("\n\n")[0], re.MULTILINE)
+    assert sorted(pages) == sorted([page.name for page in (ROOT / "docs").glob("*.md")] + list(_OUTSIDE))
+
+
+def test_site_takes_nothing_from_elsewhere() -> None:
+    """Fonts, scripts and styles of the site are its own, so that it works without a network."""
+    files = [ROOT / "mkdocs.yml", ROOT / "docs/assets/site.css", *(ROOT / "docs" / "theme").iterdir()]
+    elsewhere = re.compile(r"https?:|[\"'(]//")
+    assert [file.name for file in files if elsewhere.search(file.read_text(encoding="utf-8"))] == []
+    assert "font: false" in SITE
+    assert "  - offline\n" in SITE
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("mermaid.tiny.js", "sha256:7a644017d37f93c8359790884e6b67fb1f747c78eb20475952404bd87190a3f8"),
+        ("iframe-worker.js", "sha256:e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609"),
+    ],
+)
+def test_scripts_of_others_are_as_they_were_published(name: str, digest: str) -> None:
+    """What the site has from others is the released file, byte for byte, and its licence lies beside it."""
+    folder = ROOT / "docs" / "assets" / "vendor"
+    assert f"sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}" == digest
+    assert f"\n{name} " in (folder / "LICENCES.txt").read_text(encoding="utf-8")
 
 
 def test_architecture_names_each_module_in_its_layer() -> None:
@@ -239,10 +311,12 @@ def test_sequence_diagrams_can_be_drawn(page: Path) -> None:
     assert [line for line in lines if ";" in line] == []
 
 
-@pytest.mark.parametrize("mark", ["env:practice", "env:test"])
-def test_shown_env_files_are_complete(mark: str, tmp_path: Path) -> None:
-    """A .env copied from the README lets ``run`` and ``smoke`` start: nothing missing, misspelt or unsafe."""
-    (tmp_path / ".env").write_text(block_after(mark), encoding="utf-8")
+@pytest.mark.parametrize(
+    ("mark", "page"), [("env:practice", QUICK), ("env:test", LIVE)], ids=["practice", "test"]
+)
+def test_shown_env_files_are_complete(mark: str, page: str, tmp_path: Path) -> None:
+    """A .env copied from a page lets ``run`` and ``smoke`` start: nothing missing, misspelt or unsafe."""
+    (tmp_path / ".env").write_text(block_after(mark, page), encoding="utf-8")
     settings = load_settings(needs=Needs.DATABASE | Needs.API, environ={}, cwd=tmp_path)
     assert settings.warnings == ()
     assert settings.table.is_anon
@@ -291,7 +365,7 @@ def test_practice_steps_of_stage_work(
     """Who follows "Practising with a fake SSD" to the letter ends with the whole cohort at the receiver."""
     monkeypatch.setenv("MIN_REQUEST_GAP_MS", "0")
     with Receiver() as receiver:
-        lines = block_after("env:practice").replace(_PORT, receiver.base_url.split("/")[2])
+        lines = block_after("env:practice", QUICK).replace(_PORT, receiver.base_url.split("/")[2])
         (tmp_path / ".env").write_text(lines, encoding="utf-8")
         said = {}
         for arguments in shown_commands(f"```sh\n{block_after('steps:stage', STAGE)}```\n"):
@@ -309,14 +383,14 @@ def test_practice_steps_of_stage_work(
 def test_practice_steps_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who follows "Fake data in ten minutes" to the letter sees what the README promises."""
+    """Who follows "Do it yourself" of the quick start to the letter sees what it promises."""
     monkeypatch.setenv("MIN_REQUEST_GAP_MS", "0")
     with Receiver() as receiver:
-        lines = block_after("env:practice").replace(_PORT, receiver.base_url.split("/")[2])
+        lines = block_after("env:practice", QUICK).replace(_PORT, receiver.base_url.split("/")[2])
         assert set(lines.splitlines()) >= {f"{key}={value}" for key, value in receiver.settings().items()}
         (tmp_path / ".env").write_text(lines, encoding="utf-8")
         said = {}
-        for arguments in shown_commands(f"```sh\n{block_after('steps:practice')}```\n"):
+        for arguments in shown_commands(f"```sh\n{block_after('steps:practice', QUICK)}```\n"):
             assert entry_point.main(arguments) == ExitCode.OK
             said[" ".join(arguments)] = capsys.readouterr().out
         assert len(receiver.children) == 250
