@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 GIVE_UPS_IN_A_ROW = 3
 _AHEAD = 2  # batches that are prepared before they can be sent
+_TURN = 0.0001  # seconds; without it the other threads would have to wait for the interpreter's lock
 _POLL = 0.2  # seconds; on Windows a wait without an end does not notice Ctrl+C
 
 
@@ -195,7 +196,7 @@ class Dispatcher:
     def _prepare_until(self, done: Callable[[], bool]) -> None:
         """Use the time until something is done."""
         while not done() and len(self._ready) < _AHEAD and self.halt is None and self._prepare():
-            pass
+            time.sleep(_TURN)
 
     def _begin(self, part: _Part) -> None:
         """Start a request, unless nothing more is to be sent."""
