@@ -7,7 +7,7 @@ windows=$work/windows
 
 # under_wine COMMAND...: a Windows program; wine wants nothing to read and a pipe to write into.
 under_wine() {
-    "$wine" "$@" </dev/null 2>&1 | cat
+    "$newest/python3" "$checkout/.ci/run_to_end.py" "$wine" "$@" 2>&1
 }
 
 stop_wine() {
@@ -66,9 +66,6 @@ END
             --platform win_amd64 --implementation cp --python-version 3.13 --target "$packages" -r "$lock"
     done
     windows_python=$windows/python/python.exe
-    # Wine's services start with the first program, end with the last, and hold the first one's output open until
-    # then: this one has none, and outlasts all others until stop_wine.
-    "$wine" "$windows_python" -c 'import time; time.sleep(7200)' </dev/null >/dev/null 2>&1 &
     python_version=$(under_wine "$windows_python" -c 'import platform; print(platform.python_version())' | tr -d '\r')
     [[ $python_version == 3.13.* ]] || { echo "$python_version"; return 1; }
 }
@@ -154,7 +151,7 @@ try_exe() {
     shift
     # What else of wine's the exe is the first to need starts here, and not with a test's pipe in its hand.
     "$wine" "$exe" --version </dev/null >/dev/null 2>&1
-    CSC_EXE=$exe CSC_EXE_RUNNER=$wine in_tools "python -m pytest tests/test_exe.py ${*@Q}"
+    CSC_EXE=$exe CSC_EXE_RUNNER="$newest/python3 $checkout/.ci/run_to_end.py $wine" in_tools "python -m pytest tests/test_exe.py ${*@Q}"
 }
 
 # Figures for whoever looks, and no test: other work on the machine and wine itself are in them.
