@@ -13,8 +13,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -99,8 +98,7 @@ def stage(
         if not options.dry_run:
             stack.enter_context(RunLock(database, table.info.full_name))
         stack.callback(progress.end)
-        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))
-        night = _Night(settings, options, table, opener, window, stop, progress, pool)
+        night = _Night(settings, options, table, opener, window, stop, progress)
         try:
             database.retrying(lambda: night.attempt(summary))
         except InterruptedRun:
@@ -239,7 +237,6 @@ class _Night:
         window: Window,
         stop: threading.Event,
         progress: Progress,
-        pool: ThreadPoolExecutor,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -248,7 +245,6 @@ class _Night:
         self._window = window
         self._stop = stop
         self._progress = progress
-        self._pool = pool
         self._begun = False
 
     def attempt(self, summary: StageSummary) -> None:
@@ -311,29 +307,13 @@ class _Night:
                 refresher.leave(person_id, Left.UNREADABLE)
             elif counts.included(verdict_of(person, listed is None or trimmed in listed)):
                 included.append(person)
-        for built in self._built(included, page.page, builder):
-            refresher.take(built)
+        for start in range(0, len(included), _BUILT_AT_ONCE):
+            part = included[start : start + _BUILT_AT_ONCE]
+            refresher.take([_built(builder, person, page.page) for person in part])
             self._require_going_on()
         counts.people += len(page.people)
         self._progress.advance(len(page.people))
         self._require_going_on()
-
-    def _built(
-        self, people: Sequence[Person], page: SourcePage, builder: PayloadBuilder
-    ) -> Iterator[list[Built]]:
-        """Yield the people's payloads, some at a time; the next are built while these are being written."""
-
-        def build(start: int) -> list[Built]:
-            return [_built(builder, person, page) for person in people[start : start + _BUILT_AT_ONCE]]
-
-        ready: Future[list[Built]] | None = None
-        for start in range(0, len(people), _BUILT_AT_ONCE):
-            following = self._pool.submit(build, start)
-            if ready is not None:
-                yield ready.result()
-            ready = following
-        if ready is not None:
-            yield ready.result()
 
     def _require_going_on(self) -> None:
         if self._stop.is_set():
