@@ -205,48 +205,9 @@ collect_exe() {
     done
 }
 
-# print_sql FILE CONNECTION_STRING FLAG...: the SQL of init-db for the dialect that the connection string tells.
-print_sql() {
-    local file=$1 connection=$2
-    shift 2
-    (cd "$work/elsewhere" && env DB_CONNECTION_STRING="$connection" TESTING_MODE=true \
-        "$work/installed/bin/d2i-csc-api" init-db --print "$@") >"$file"
-    [ -s "$file" ]
-}
-
-fill_release() {
-    local folder=$work/release name connection
-    mkdir -p "$folder/sql"
-    cp .env.example README.md LICENSE "$made"/*.whl "$made"/*.tar.gz "$folder"
-    for name in sqlserver postgresql sqlite; do
-        case $name in
-            sqlserver) connection='Driver={ODBC Driver 18 for SQL Server};Server=SERVER' ;;
-            postgresql) connection='Driver={PostgreSQL Unicode};Server=SERVER' ;;
-            sqlite) connection=sqlite:///staging.db ;;
-        esac
-        print_sql "$folder/sql/staging_$name.sql" "$connection" --table ssd_api_data_staging
-        print_sql "$folder/sql/staging_anon_$name.sql" "$connection" --table ssd_api_data_staging_anon
-    done
-    if "$work/installed/bin/d2i-csc-api" schedule --help >/dev/null 2>&1; then
-        (cd "$work/elsewhere" && "$work/installed/bin/d2i-csc-api" schedule \
-            --program 'C:\csc-api\csc_api_pipeline.exe' --working-directory 'C:\csc-api' \
-            --output "$folder/nightly_task.xml")
-    else
-        echo "no command schedule: release.zip holds no task for Task Scheduler"
-    fi
-}
-
 pack() {
-    fill_release
-    mkdir "$work/checks"
-    cp pre_flight_checks/* docs/pre_flight_checks.md .env.example LICENSE "$work/checks"
-    "$python" freeze/zip_files.py --output "$made/release.zip" --moment "$SOURCE_DATE_EPOCH" "$work/release"
-    "$python" freeze/zip_files.py --output "$made/pre_flight_checks.zip" --moment "$SOURCE_DATE_EPOCH" "$work/checks"
-    cd "$made"
-    LC_ALL=C find . -maxdepth 1 -type f ! -name SHA256SUMS.txt -printf '%f\0' | LC_ALL=C sort -z |
-        xargs -0 sha256sum -- >"$work/SHA256SUMS.txt"
-    mv "$work/SHA256SUMS.txt" .
-    sha256sum --check --quiet SHA256SUMS.txt
+    PYTHON=$python bash freeze/release_zips.sh "$made" "$work/installed/bin/d2i-csc-api"
+    (cd "$made" && sha256sum --check --quiet SHA256SUMS.txt)
 }
 
 hand_over() {

@@ -27,11 +27,6 @@ class Rule(Enum):
     HELD_STATUS = "held_status"
     SENT_AND_UNCHANGED = "sent_and_unchanged"
 
-    @property
-    def makes_due(self) -> bool:
-        """Whether a row is due because of this rule."""
-        return self not in (Rule.DELETION_ACKNOWLEDGED, Rule.HELD_STATUS, Rule.SENT_AND_UNCHANGED)
-
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:

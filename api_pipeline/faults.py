@@ -166,12 +166,6 @@ def parse_fault(text: str) -> Fault:
     return Fault(**values)
 
 
-def fault_help() -> str:
-    """Return the table of kinds as indented lines, for ``--help`` and the documentation."""
-    width = max(map(len, FAULTS))
-    return "\n".join(f"  {kind:<{width}}  {text}" for kind, text in FAULTS.items())
-
-
 class FaultQueue:
     """The faults still to happen, in order; the first that fits a request is the one. Thread-safe."""
 

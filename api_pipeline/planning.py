@@ -7,13 +7,12 @@ MAX_DELETIONS_PERCENT). The survey reads no payloads and keeps eight bytes for e
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from api_pipeline import brake
+from api_pipeline.id_set import IdSet
 from api_pipeline.ledger import Ledger
 from api_pipeline.staging import DueRow, Key, Scope, StagingTable, ids_to_purge
 
@@ -21,43 +20,6 @@ _LOOKED_UP = 400  # la_child_ids asked for at once
 _NAMED_ROWS = 10  # row ids in one message
 
 NAMELESS = "This row has no person_id, so its outcome could not be followed. Give it one."
-
-
-class IdSet:
-    """The la_child_ids of many rows, eight bytes each.
-
-    Ids are kept as their hashes, so membership could be claimed wrongly once in about 10^14 runs over a
-    million rows; every use is one where that only leaves a row for the next run.
-    """
-
-    def __init__(self) -> None:
-        self._hashes = array("q")
-        self._sorted = True
-
-    def add(self, child_id: str) -> None:
-        """Add an id; the same id may be added by several rows."""
-        self._hashes.append(hash(child_id))
-        self._sorted = False
-
-    def __bool__(self) -> bool:
-        return bool(self._hashes)
-
-    def __contains__(self, child_id: str) -> bool:
-        self._sort()
-        wanted = hash(child_id)
-        index = bisect_left(self._hashes, wanted)
-        return index < len(self._hashes) and self._hashes[index] == wanted
-
-    def repeated(self) -> set[int]:
-        """Return the hashes that were added more than once."""
-        self._sort()
-        hashes = self._hashes
-        return {hashes[i] for i in range(1, len(hashes)) if hashes[i] == hashes[i - 1]}
-
-    def _sort(self) -> None:
-        if not self._sorted:
-            self._hashes = array("q", sorted(self._hashes))
-            self._sorted = True
 
 
 @dataclass

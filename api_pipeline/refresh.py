@@ -16,9 +16,10 @@ from typing import Any
 
 from api_pipeline import brake
 from api_pipeline import payload as payloads
+from api_pipeline.id_set import IdSet
 from api_pipeline.semantic import record_counts, semantic_hash
 from api_pipeline.ssd_payload import text_of
-from api_pipeline.staged_people import NewRow, PersonIds, StagedPeople, StagedPerson
+from api_pipeline.staged_people import NewRow, StagedPeople, StagedPerson
 from api_pipeline.staging import Key, StagingTable
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Refresher:
         self._people = StagedPeople(table)
         self._staged, self._live, self._shared, self._not_purged = self._people.survey()
         self._named = {hash(person.strip()) for person in persons}
-        self._seen = PersonIds()
+        self._seen = IdSet()
         self._cohort_is_empty = True  # those left as they are may be in it or not
         self._uncounted: set[int] = set()  # seen, but their records are not in the counts below
         self._before: Counter[str] = Counter()  # records of the staged people that were seen
@@ -100,7 +101,7 @@ class Refresher:
 
     def is_staged(self, person_id: str) -> bool:
         """Whether a person has a row."""
-        return hash(person_id.strip()) in self._staged
+        return person_id.strip() in self._staged
 
     # -- page by page ----------------------------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class Refresher:
                 continue
             self._seen.add(trimmed)
             wanted[trimmed] = built
-        staged = self._people.look_up(trimmed for trimmed in wanted if hash(trimmed) in self._staged)
+        staged = self._people.look_up(trimmed for trimmed in wanted if trimmed in self._staged)
         differing: dict[Key, tuple[Built, StagedPerson]] = {}
         for trimmed, built in wanted.items():
             row = staged.get(trimmed)
@@ -149,7 +150,7 @@ class Refresher:
         self._settle(differing)
 
     def _insert(self, trimmed: str, built: Built) -> None:
-        if hash(trimmed) in self._staged:
+        if trimmed in self._staged:
             self._count_left(Left.NOT_FOUND, trimmed)
             return
         if not self._people.takes_id(built.person_id):
@@ -227,7 +228,7 @@ class Refresher:
     def _is_gone(self, hashed: int) -> bool:
         if self._named and hashed not in self._named:
             return False
-        return hashed not in self._seen and hashed not in self._shared
+        return not self._seen.has_hash(hashed) and hashed not in self._shared
 
     def _count_gone(self) -> int:
         gone = 0
@@ -237,7 +238,7 @@ class Refresher:
                 gone += 1
             elif (
                 hashed in self._shared
-                and hashed not in self._seen
+                and not self._seen.has_hash(hashed)
                 and (not self._named or hashed in self._named)
             ):
                 shared.add(hashed)
@@ -277,7 +278,7 @@ class Refresher:
         others = (
             key
             for key, hashed in self._people.others()
-            if hashed not in self._seen or hashed in self._uncounted
+            if not self._seen.has_hash(hashed) or hashed in self._uncounted
         )
         for keys in _lots(others):
             for _, stored in self._people.payloads(keys):

@@ -45,13 +45,11 @@ class Receipt:
         raw: the text as received.
         uuid: the UUID as received, without ``.json``: what goes to ``api_response``.
         timestamp: the receipt's date and time, not converted, cut to microseconds.
-        timestamp_text: the same in ISO form with every digit that was received.
     """
 
     raw: str
     uuid: str
     timestamp: datetime
-    timestamp_text: str
 
 
 def parse_receipts(body: bytes, count: int) -> tuple[Receipt, ...]:
@@ -97,8 +95,7 @@ def _receipt(word: str, place: int) -> Receipt:
         moment = datetime.fromisoformat(f"{date}T{time}.{fraction[:6].ljust(6, '0')}")
     except ValueError:
         raise UnreadableReply(f"receipt {place} has an impossible date or time") from None
-    text = f"{date}T{time}.{fraction}" if fraction else f"{date}T{time}"
-    return Receipt(match.group(), match["uuid"], moment, text)
+    return Receipt(match.group(), match["uuid"], moment)
 
 
 def reply_kind(content_type: str | None, body: bytes) -> ReplyKind:

@@ -7,8 +7,6 @@ point by code point; the server's own comparison only narrows down what is read.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from api_pipeline.db import Row
 from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE, Kind
 from api_pipeline.errors import TransientDatabaseError
+from api_pipeline.id_set import IdSet
 from api_pipeline.payload import PURGE_MARKER
 from api_pipeline.schema import INTEGER_TYPES
 from api_pipeline.staging import SCAN_ROWS, Key, StagingTable
@@ -73,46 +72,6 @@ class NewRow:
     hash: bytes
 
 
-class PersonIds:
-    """Many person_ids, trimmed, in eight bytes each.
-
-    Ids are kept as their hashes. Two of a million are taken for one once in about 10^7 nights, and then
-    a person who left is noticed a night later, or one row is left as it is.
-    """
-
-    def __init__(self) -> None:
-        self._hashes = array("q")
-        self._sorted = True
-
-    def __len__(self) -> int:
-        return len(self._hashes)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._hashes)
-
-    def add(self, trimmed: str) -> None:
-        """Add an id."""
-        self._hashes.append(hash(trimmed))
-        self._sorted = False
-
-    def __contains__(self, hashed: int) -> bool:
-        """Whether the id with this hash was added."""
-        self._sort()
-        index = bisect_left(self._hashes, hashed)
-        return index < len(self._hashes) and self._hashes[index] == hashed
-
-    def repeated(self) -> set[int]:
-        """Return the hashes of the ids that were added more than once."""
-        self._sort()
-        hashes = self._hashes
-        return {hashes[i] for i in range(1, len(hashes)) if hashes[i] == hashes[i - 1]}
-
-    def _sort(self) -> None:
-        if not self._sorted:
-            self._hashes = array("q", sorted(self._hashes))
-            self._sorted = True
-
-
 class StagedPeople:
     """Reads and writes the rows of one staging table by person."""
 
@@ -135,7 +94,7 @@ class StagedPeople:
 
     # -- the night before ------------------------------------------------------------------------------
 
-    def survey(self) -> tuple[PersonIds, PersonIds, set[int], int]:
+    def survey(self) -> tuple[IdSet, IdSet, set[int], int]:
         """Look at every row once, without payloads.
 
         Returns:
@@ -143,7 +102,7 @@ class StagedPeople:
             several rows share; and the number of rows not purged. Rows without a person_id are in none of
             the first three.
         """
-        staged, live = PersonIds(), PersonIds()
+        staged, live = IdSet(), IdSet()
         for key, person_id, is_live in self._scan(["t.person_id", self._live()]):
             del key
             as_it_stands = str(person_id) if person_id is not None else ""

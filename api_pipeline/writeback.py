@@ -106,16 +106,6 @@ class RowWriter:
                     hit.update(self._update(write, [outcome], hashless=True))
         return [outcome.row for outcome in outcomes if outcome.row.key not in hit]
 
-    def write_back(self, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
-        """Write outcomes in a transaction of their own, again after a passing fault. See :meth:`write`."""
-
-        def once() -> list[StagedRow]:
-            with self._db.transaction():
-                return self.write(outcomes)
-
-        # Not given up because somebody asks the run to stop: these outcomes are known nowhere else.
-        return self._db.retrying(once, to_the_end=True)
-
     def _update(self, write: Write, outcomes: Sequence[WriteBack], *, hashless: bool) -> list[Key]:
         dialect = self._db.dialect
         columns = {"k": self._table.key_kind, "p": Kind.TEXT, "d": Kind.INTEGER, "response": Kind.TEXT}

@@ -21,8 +21,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 LAYERS = (
     # Pure: values in, values out.
     (
-        "errors names brake payload delta differences remembered composing due_rules validation replies "
-        "outcomes faults semantic "
+        "errors names brake id_set payload delta differences remembered composing due_rules validation "
+        "replies outcomes faults semantic "
         # What a payload is built from, and what it becomes; people who are made up.
         "ssd_tables ssd_window ssd_coercions ssd_records ssd_mapping ssd_payload ssd_cohort source_dates "
         "fake fake_ssd_values fake_ssd_faults fake_ssd fake_ssd_nights"

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api_pipeline import db, planning
+from api_pipeline.id_set import IdSet
 from api_pipeline.names import TableName
-from api_pipeline.planning import IdSet, Plan
+from api_pipeline.planning import Plan
 from api_pipeline.staging import Scope, StagingTable
 from tests.staging_kit import MARKER, Staging, child
 
@@ -35,6 +36,9 @@ def test_id_set_is_a_set(first: list[str], second: list[str]) -> None:
     both = first + second
     assert bool(ids) is bool(both)
     assert [each in ids for each in [*both, "never added"]] == [True] * len(both) + [False]
+    assert len(ids) == len(both)
+    assert {*ids} == {hash(each) for each in both}
+    assert all(ids.has_hash(hash(each)) for each in both)
     assert ids.repeated() == {hash(each) for each in both if both.count(each) > 1}
 
 

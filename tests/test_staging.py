@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from api_pipeline import db, staging
 from api_pipeline.errors import DatabaseError
 from api_pipeline.names import TableName
+from api_pipeline.recording import Entry, Recorder
 from api_pipeline.staging import Scope, StagedRow, StagingTable, held_ids
 from api_pipeline.writeback import RowWriter, Write, WriteBack
 from tests.databases import Database
@@ -32,6 +34,12 @@ def opened(database: Database) -> Iterator[db.Database]:
 def table_of(opened: db.Database, rows: Staging) -> StagingTable:
     """Return the package's view of a table."""
     return StagingTable(opened, TableName.parse(rows.table))
+
+
+def write_back(table: StagingTable, outcomes: Sequence[WriteBack]) -> list[StagedRow]:
+    """Write outcomes as a run does that keeps no log."""
+    recorder = Recorder(table.db, RowWriter(table), None, run_id="test", spool_dir=Path())
+    return recorder.settle([Entry(outcome, None) for outcome in outcomes])
 
 
 def due(table: StagingTable, *, deleted: bool = False, scope: Scope | None = None) -> list[StagedRow]:
@@ -97,7 +105,7 @@ def test_pages_hold_every_row_once(
     seen = []
     for page in table.pages(Scope(), deleted=False):
         seen += [row.key for row in page]
-        RowWriter(table).write_back([WriteBack(row, Write.SENT, "r", MOMENT) for row in page])
+        write_back(table, [WriteBack(row, Write.SENT, "r", MOMENT) for row in page])
     assert seen == keys
 
 
@@ -228,7 +236,7 @@ def test_row_that_changed_is_left_alone(
     rows = due(table)
     staging.update("p1", **CHANGES[change])
     before = staging.rows()[0]
-    missed = RowWriter(table).write_back([WriteBack(row, write, "text", MOMENT) for row in rows])
+    missed = write_back(table, [WriteBack(row, write, "text", MOMENT) for row in rows])
     assert [row.person_id for row in missed] == ["p1"]
     assert staging.rows()[0] == before
     assert staging.rows()[1]["submission_status"] == write.value
@@ -242,9 +250,7 @@ def test_deletion_that_changed_is_left_alone(opened: db.Database, staging: Stagi
     rows = due(table, deleted=True)
     staging.update("p1", **CHANGES.get(change, {"row_state": "New"}))
     before = staging.rows()
-    assert (
-        len(RowWriter(table).write_back([WriteBack(row, Write.PURGED, "uuid", MOMENT) for row in rows])) == 1
-    )
+    assert len(write_back(table, [WriteBack(row, Write.PURGED, "uuid", MOMENT) for row in rows])) == 1
     assert staging.rows() == before
 
 
@@ -269,7 +275,7 @@ def test_row_without_hash_is_compared_binary(
     [row] = due(table)
     if stored is not None:
         staging.update("p1", json_payload=stored)
-    assert (RowWriter(table).write_back([WriteBack(row, Write.ERROR, "x")]) == []) is hit
+    assert (write_back(table, [WriteBack(row, Write.ERROR, "x")]) == []) is hit
     assert (staging.row("p1")["submission_status"] == "error") is hit
 
 
@@ -279,7 +285,7 @@ def test_row_without_hash_that_got_one_is_left_alone(opened: db.Database, stagin
     table = table_of(opened, staging)
     [row] = due(table)
     staging.update("p1", current_hash=digest("new"))
-    assert RowWriter(table).write_back([WriteBack(row, Write.TESTING, "x")]) == [row]
+    assert write_back(table, [WriteBack(row, Write.TESTING, "x")]) == [row]
 
 
 def test_write_back_can_be_repeated(opened: db.Database, staging: Staging) -> None:
@@ -294,9 +300,9 @@ def test_write_back_can_be_repeated(opened: db.Database, staging: Staging) -> No
         WriteBack(rows["p2"], Write.PURGED, "uuid-2", MOMENT),
         WriteBack(rows["p3"], Write.ERROR, "why"),
     ]
-    assert RowWriter(table).write_back(outcomes) == []
+    assert write_back(table, outcomes) == []
     after = staging.rows()
-    assert RowWriter(table).write_back(outcomes) == []
+    assert write_back(table, outcomes) == []
     assert staging.rows() == after
     assert after[1]["current_hash"] == MARKER
     assert after[1]["previous_hash"] == digest(child("c2"))
@@ -311,8 +317,8 @@ def test_long_payloads_and_reasons_are_written(opened: db.Database, staging: Sta
     rows = due(table)
     assert [row.payload for row in rows] == [big, big]
     reason = "HTTP 400: '\\ " + "\u674e\U0001f31f" * 9_000
-    assert RowWriter(table).write_back([WriteBack(row, Write.ERROR, reason) for row in rows]) == []
-    assert RowWriter(table).write_back([WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
+    assert write_back(table, [WriteBack(row, Write.ERROR, reason) for row in rows]) == []
+    assert write_back(table, [WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
     assert [row["previous_json_payload"] for row in staging.rows()] == [big, big]
 
 
@@ -332,7 +338,7 @@ def test_a_full_batch_is_one_statement(
         return original(self, sql, params)
 
     monkeypatch.setattr(db.Database, "query", spy)
-    assert RowWriter(table).write_back([WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
+    assert write_back(table, [WriteBack(row, Write.SENT, "uuid", MOMENT) for row in rows]) == []
     assert len(asked) == 1
     assert all(row["previous_hash"] == row["current_hash"] for row in staging.rows())
 
@@ -345,7 +351,7 @@ def test_half_of_a_character_is_never_left_at_the_cut(opened: db.Database, stagi
     staging.add("p1", child("c1"))
     table = table_of(opened, staging)
     [row] = due(table)
-    assert RowWriter(table).write_back([WriteBack(row, Write.ERROR, "x" + "\U0001f31f" * 10)]) == []
+    assert write_back(table, [WriteBack(row, Write.ERROR, "x" + "\U0001f31f" * 10)]) == []
     assert staging.row("p1")["api_response"] == "x" + "\U0001f31f" * 4
 
 
