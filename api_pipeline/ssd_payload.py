@@ -33,6 +33,7 @@ from api_pipeline.ssd_mapping import (
 )
 from api_pipeline.ssd_records import Maker, Record, RecordMap, maker
 from api_pipeline.ssd_tables import (
+    SOCIAL_WORKER,
     CareLeaver,
     CinAssessment,
     CinEpisode,
@@ -50,7 +51,6 @@ from api_pipeline.ssd_tables import (
 )
 from api_pipeline.ssd_window import Window
 
-_SOCIAL_WORKER = "CW"
 # What the choices of the mapping look up by their joins; OF_THE_REFERRAL changes with every referral.
 _JOINS = {
     (field.join.row, field.join.column)
@@ -346,7 +346,7 @@ class PayloadBuilder:
 
 
 def _is_social_worker(role: str | None) -> bool:
-    return role == _SOCIAL_WORKER or (role is not None and role.strip().upper() == _SOCIAL_WORKER)
+    return role == SOCIAL_WORKER or (role is not None and role.strip().upper() == SOCIAL_WORKER)
 
 
 def _by_start(dated: _Dated) -> tuple[bool, datetime]:

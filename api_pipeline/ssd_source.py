@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 from api_pipeline import schema as catalogue
@@ -26,6 +28,7 @@ from api_pipeline.ssd_tables import (
     SOURCE_TABLES,
     ByParent,
     ByPerson,
+    Kind,
     Person,
     Professional,
     Route,
@@ -117,11 +120,18 @@ class SsdSource:
     """The source tables of one database. Tables are looked up once, when something is first asked.
 
     Read inside ``db.transaction(consistent=True)`` wherever what is read has to fit together.
+
+    Args:
+        db: the database.
+        options: where the tables lie in it.
+        since: the start of the window. What was over before may be left unread, or may come: it makes no
+            difference to the cohort and the payloads of this window or a later one. None for everything.
     """
 
-    def __init__(self, db: Database, options: SourceOptions) -> None:
+    def __init__(self, db: Database, options: SourceOptions, *, since: datetime | None = None) -> None:
         self._db = db
         self._options = options
+        self._since = since
 
     # -- what there is
 
@@ -287,7 +297,7 @@ class SsdSource:
                 # NOT of a comparison with NULL is not true either.
                 text = f"{condition.text} AND ({column} IS NULL OR NOT ({taken.text}))"
                 condition = _Condition(text, condition.params + taken.params)
-            rows, bad = self._rows(table, condition)
+            rows, bad = self._rows(table, self._narrowed(table, condition))
             read.rows[table.name, number] = rows
             read.spoilt.extend((table, rows[index], name) for index, name in bad)
         return rows
@@ -366,8 +376,41 @@ class SsdSource:
         parent = _BY_ROW[route.parent]
         if self._db.dialect is POSTGRESQL:
             return self._given(table, route, read)
-        conditions = [self._route(parent, parent.routes[number], read) for number in route.parent_routes]
+        conditions = [
+            self._narrowed(parent, self._route(parent, parent.routes[number], read))
+            for number in route.parent_routes
+        ]
         return self._among(table, route.column, parent, route.parent_column, conditions)
+
+    def _narrowed(self, table: SourceTable, condition: _Condition) -> _Condition:
+        """Return the condition without rows that say nothing about the window; some of them may remain."""
+        if not self._narrows:
+            return condition
+        texts, params = [condition.text], list(condition.params)
+        if table.over and self._since is not None:
+            over = self._id(table, table.over)
+            texts.append(f"({over} IS NULL OR {over} >= ?)")
+            # Servers count finer fractions of a second than Python, or coarser ones.
+            params.append(self._since - timedelta(days=1))
+        if table.holding is not None and self._is_text(table, table.holding[0]):
+            column, word = self._id(table, table.holding[0]), table.holding[1]
+            spellings = product(*((letter.upper(), letter.lower()) for letter in word))
+            likes = (f"{column} LIKE '%{''.join(spelling)}%'" for spelling in spellings)
+            texts.append(f"({' OR '.join(likes)})")
+        return _Condition(" AND ".join(texts), params)
+
+    def _is_text(self, table: SourceTable, column: str) -> bool:
+        return table.row._fields.index(column) not in self._converters[table.name]
+
+    @cached_property
+    def _narrows(self) -> bool:
+        """Whether the server can compare all dates: what is no date has to be read, and to be reported."""
+        return self._since is not None and not any(
+            index in self._converters[name]
+            for name, found in self._tables.items()
+            for index, spec in enumerate(found.table.columns.values())
+            if spec.kind is Kind.MOMENT
+        )
 
     def _given(self, table: SourceTable, route: ByParent, read: _Read) -> _Condition:
         """Return the condition that a column is one of the parents' ids, bound as one value.

@@ -220,17 +220,26 @@ class SourceTable:
     """One source table: its name, its rows' class, and the routes by which its rows belong to a person.
 
     A row belongs to a person by any of its routes. A table without routes is small and read whole.
+
+    ``over`` names the column with the moment after which a row says nothing more: where that lies before the
+    window, neither the cohort nor a payload depends on the row, nor on what belongs to people only by way of
+    it. ``holding`` names a column, and the word without which, in upper or lower case, the same is true.
     """
 
     name: str
     row: type[Any]
     routes: tuple[Route, ...] = ()
+    over: str = ""
+    holding: tuple[str, str] | None = None
 
     @property
     def columns(self) -> Mapping[str, Spec]:
         """Column name -> declaration, in the order in which they are read."""
         hints = get_type_hints(self.row, include_extras=True)
         return {name: get_args(hint)[1] for name, hint in hints.items()}
+
+
+SOCIAL_WORKER = "CW"  # the role of those whose ids are sent
 
 
 def _by_referral(column: str) -> ByParent:
@@ -243,12 +252,13 @@ SOURCE_TABLES: tuple[SourceTable, ...] = (
     SourceTable("ssd_address", Address, (ByPerson("addr_person_id"),)),
     SourceTable("ssd_disability", Disability, (ByPerson("disa_person_id"),)),
     SourceTable("ssd_immigration_status", ImmigrationStatus, (ByPerson("immi_person_id"),)),
-    SourceTable("ssd_sdq_scores", SdqScore, (ByPerson("csdq_person_id"),)),
+    SourceTable("ssd_sdq_scores", SdqScore, (ByPerson("csdq_person_id"),), over="csdq_sdq_completed_date"),
     SourceTable(
         "ssd_cin_episodes",
         CinEpisode,
         # The second: a CLA episode may name a referral that is another person's, and that decides the cohort.
         (ByPerson("cine_person_id"), ByParent("cine_referral_id", ClaEpisode, "clae_referral_id")),
+        over="cine_close_date",
     ),
     SourceTable("ssd_cin_assessments", CinAssessment, (_by_referral("cina_referral_id"),)),
     SourceTable(
@@ -261,6 +271,7 @@ SOURCE_TABLES: tuple[SourceTable, ...] = (
         CinPlan,
         # The first for the payload, the second for the cohort.
         (_by_referral("cinp_referral_id"), ByPerson("cinp_person_id")),
+        over="cinp_cin_plan_end_date",
     ),
     SourceTable("ssd_s47_enquiry", S47Enquiry, (_by_referral("s47e_referral_id"),)),
     SourceTable(
@@ -268,7 +279,7 @@ SOURCE_TABLES: tuple[SourceTable, ...] = (
         InitialCpConference,
         (ByParent("icpc_s47_enquiry_id", S47Enquiry, "s47e_s47_enquiry_id"),),
     ),
-    SourceTable("ssd_cp_plans", CpPlan, (_by_referral("cppl_referral_id"),)),
+    SourceTable("ssd_cp_plans", CpPlan, (_by_referral("cppl_referral_id"),), over="cppl_cp_plan_end_date"),
     SourceTable(
         "ssd_cla_episodes",
         ClaEpisode,
@@ -279,6 +290,7 @@ SOURCE_TABLES: tuple[SourceTable, ...] = (
         "ssd_cla_placement",
         ClaPlacement,
         (ByParent("clap_cla_id", ClaEpisode, "clae_cla_id", parent_routes=(0, 1)),),
+        over="clap_cla_placement_end_date",
     ),
     SourceTable(
         "ssd_permanence",
@@ -286,7 +298,13 @@ SOURCE_TABLES: tuple[SourceTable, ...] = (
         (ByPerson("perm_person_id"), ByParent("perm_cla_id", ClaEpisode, "clae_cla_id")),
     ),
     SourceTable("ssd_care_leavers", CareLeaver, (ByPerson("clea_person_id"),)),
-    SourceTable("ssd_involvements", Involvement, (_by_referral("invo_referral_id"),)),
+    SourceTable(
+        "ssd_involvements",
+        Involvement,
+        (_by_referral("invo_referral_id"),),
+        over="invo_involvement_end_date",
+        holding=("invo_professional_role_id", SOCIAL_WORKER),
+    ),
     SourceTable("ssd_professionals", Professional),
 )
 

@@ -92,7 +92,7 @@ def stage(
                 stop=stop,
             )
         )
-        opener = _SourceOpener(settings, database, stop)
+        opener = _SourceOpener(settings, database, window, stop)
         opener.check()
         table = StagingTable(database, settings.table)
         if not options.dry_run:
@@ -128,9 +128,12 @@ def _window(run_date: date, months: int) -> Window:
 class _SourceOpener:
     """Gives the source tables, in the staging table's transaction or in a database of their own."""
 
-    def __init__(self, settings: Settings, database: db.Database, stop: threading.Event) -> None:
+    def __init__(
+        self, settings: Settings, database: db.Database, window: Window, stop: threading.Event
+    ) -> None:
         self._settings = settings
         self._database = database
+        self._window = window
         self._stop = stop
         self._options = SourceOptions.of(settings)
         own = settings.ssd_connection_string
@@ -147,9 +150,9 @@ class _SourceOpener:
         """
         if self._apart:
             with connect_source(self._settings, stop=self._stop) as database:
-                self._check(SsdSource(database, self._options))
+                self._check(self._source(database))
         else:
-            source = SsdSource(self._database, self._options)
+            source = self._source(self._database)
             self._check(source)
             self._checked = source
 
@@ -169,6 +172,9 @@ class _SourceOpener:
             )
         source.require()
 
+    def _source(self, database: db.Database) -> SsdSource:
+        return SsdSource(database, self._options, since=self._window.start)
+
     @contextmanager
     def opened(self, *, write: bool) -> Iterator[SsdSource]:
         """Begin the transaction, or both, and give the source; commit at the end.
@@ -176,13 +182,13 @@ class _SourceOpener:
         The source's own transaction ends first: it must not stand in the way of the commit.
         """
         if not self._apart:
-            source, self._checked = self._checked or SsdSource(self._database, self._options), None
+            source, self._checked = self._checked or self._source(self._database), None
             source.require()
             with self._database.transaction(consistent=True, write=write):
                 yield source
             return
         with connect_source(self._settings, stop=self._stop) as database:
-            source = SsdSource(database, self._options)
+            source = self._source(database)
             source.require()
             with (
                 self._database.transaction(consistent=True, write=write),

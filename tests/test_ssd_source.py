@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from api_pipeline.ssd_tables import (
     AssessmentFactors,
     ByPerson,
     CareLeaver,
+    CinAssessment,
     CinEpisode,
     CinPlan,
     ClaEpisode,
     ClaPlacement,
     InitialCpConference,
+    Involvement,
     Permanence,
     Person,
     Professional,
@@ -211,6 +213,49 @@ class TestPages:
             for page in pages:
                 for one in page.people:
                     assert belonging(rows, str(one.pers_person_id)) <= all_of(page)
+
+    def test_what_was_over_before_the_window_may_stay_unread(
+        self, database: Database, schema: NamePart | None, ours: db.Database
+    ) -> None:
+        """Where the server can compare the dates, two days before are left out, with what hangs on them; an
+        end in the window, and none at all, come whatever else there is.
+        """
+        starts = MIDNIGHT + timedelta(days=2)
+
+        def plan(number: str, end: datetime | None) -> Any:
+            return make(CinPlan, cinp_cin_plan_id=number, cinp_person_id="p1", cinp_cin_plan_end_date=end)
+
+        def work(role: str | None) -> Any:
+            return make(Involvement, invo_referral_id="open", invo_professional_role_id=role)
+
+        here = [
+            person("p1"),
+            make(CinEpisode, cine_person_id="p1", cine_referral_id="open"),
+            *(plan("open", None), plan("ended", starts), plan("later", starts + timedelta(days=1))),
+            *(work("CW"), work(" cW "), work("cw - case worker")),
+        ]
+        gone = [
+            make(CinEpisode, cine_person_id="p1", cine_referral_id="old", cine_close_date=MIDNIGHT),
+            make(CinAssessment, cina_referral_id="old", cina_assessment_id="old"),
+            plan("old", MIDNIGHT),
+            *(work("C W"), work(None)),
+        ]
+        ssd_kit.insert(database, here + gone)
+        (page,) = SsdSource(ours, SourceOptions(schema), since=starts).pages()
+        assert all_of(page) == Counter(map(tagged, here + gone if database.kind == "sqlite" else here))
+        (page,) = source_of(ours, schema).pages()
+        assert all_of(page) == Counter(map(tagged, here + gone))
+
+    def test_dates_that_are_texts_are_all_read(self, database: Database, ours: db.Database) -> None:
+        """What is no date must be found and reported, wherever it stands; so nothing is left out."""
+        schema = ssd_kit.create(database, types={"clap_cla_placement_start_date": "VARCHAR(40)"})
+        rows = [
+            person("p1"),
+            make(CinEpisode, cine_person_id="p1", cine_referral_id="old", cine_close_date=MIDNIGHT),
+        ]
+        ssd_kit.insert(database, rows)
+        (page,) = SsdSource(ours, SourceOptions(schema), since=MIDNIGHT + timedelta(days=9)).pages()
+        assert all_of(page) == Counter(map(tagged, rows))
 
 
 _ID = st.sampled_from(["a", "A", "a ", "b", "\u00e9", " ", None])
