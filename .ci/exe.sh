@@ -15,15 +15,8 @@ stop_wine() {
 }
 
 install_wine() {
-    local missing=() package
     # The preloader keeps the addresses free that Windows programs want; without it one start in many fails.
-    for package in wine64 wine64-preloader binutils-mingw-w64-x86-64; do
-        [ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-    done
-    if [ ${#missing[@]} -gt 0 ]; then
-        apt-get update -q
-        apt-get install -q -y --no-install-recommends "${missing[@]}"
-    fi
+    install_packages wine64 wine64-preloader binutils-mingw-w64-x86-64
     wine=$(command -v wine64 || command -v /usr/lib/wine/wine64)
 }
 

@@ -23,17 +23,13 @@ stop_servers() {
     fi
 }
 
-install_debian_packages() {
-    local missing=() package
-    for package in postgresql odbc-postgresql unixodbc libgssapi-krb5-2; do
-        [ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    # Without this the installation makes a cluster of its own and starts it.
-    mkdir -p /etc/postgresql-common/createcluster.d
-    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-main-cluster.conf
-    apt-get update -q
-    apt-get install -q -y --no-install-recommends "${missing[@]}"
+install_servers() {
+    if [ ! -d /usr/lib/postgresql ]; then
+        # Without this the installation makes a cluster of its own and starts it.
+        mkdir -p /etc/postgresql-common/createcluster.d
+        echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-main-cluster.conf
+    fi
+    install_packages postgresql odbc-postgresql unixodbc libgssapi-krb5-2
 }
 
 free_port() {
