@@ -22,8 +22,8 @@ class Window:
     @classmethod
     def of(cls, run_date: date, months: int) -> Window:
         """Return the window of a run on ``run_date`` that looks ``months`` months back."""
-        month = run_date.year * 12 + run_date.month - 1 - months
-        year = month // 12 - (month % 12 + 1 < _APRIL)
+        year, month = _anchor(run_date, months)
+        year -= month < _APRIL
         start = datetime(year, _APRIL, 1)  # noqa: DTZ001 -- the database's own time has no zone
         return cls(run_date, start, datetime.combine(run_date, time()) + timedelta(days=1))
 
@@ -41,6 +41,17 @@ class Window:
         years = range(self.start.year, self.end.year + 1)
         days = [date(year, 3, 31) for year in years]
         return tuple(day for day in days if self.start.date() <= day <= self.end.date())
+
+
+def has_just_moved(run_date: date, months: int) -> bool:
+    """Whether the window of a run began a year earlier not more than a month ago."""
+    return _anchor(run_date, months)[1] == _APRIL
+
+
+def _anchor(run_date: date, months: int) -> tuple[int, int]:
+    """Return year and month of the day that lies ``months`` months before a run."""
+    month = run_date.year * 12 + run_date.month - 1 - months
+    return month // 12, month % 12 + 1
 
 
 def birthday(born: datetime, age: int) -> datetime:

@@ -32,7 +32,7 @@ from api_pipeline.ssd_cohort import Judge, Verdict
 from api_pipeline.ssd_payload import PayloadBuilder
 from api_pipeline.ssd_source import PeoplePage, SourceOptions, SsdSource
 from api_pipeline.ssd_tables import Person, SourcePage
-from api_pipeline.ssd_window import Window
+from api_pipeline.ssd_window import Window, has_just_moved
 from api_pipeline.stage_summary import StageSummary
 from api_pipeline.staging import StagingTable
 
@@ -332,6 +332,10 @@ class _Night:
             f"{', and '.join(held)} (MAX_DELETIONS_PERCENT={self._settings.max_deletions_percent:g}). "
             "Check the SSD tables; if they are right, give --allow-deletions once."
         )
+        if has_just_moved(self._window.run_date, self._settings.window_months):
+            text += (
+                f" The window has moved on by a year: what ended before {self._window.start:%Y-%m-%d} leaves."
+            )
         log.error("nothing was written: %s", text)
         return text
 

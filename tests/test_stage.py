@@ -300,8 +300,17 @@ def test_brake_rolls_everything_back(local_source: Source) -> None:
     assert "21 of 25 staged people would be deleted" in summary.held_because
     assert "--allow-deletions" in summary.as_table()
     assert local_source.staging.rows() == before
+    assert "moved on" not in summary.held_because
     assert local_source.stage(MAX_DELETIONS_PERCENT=100, dry_run=True).exit_code is ExitCode.OK
     assert local_source.stage(allow_deletions=True).changes.deleted == 21
+
+
+def test_brake_names_the_window_that_has_moved(local_source: Source) -> None:
+    """In the month after it did, which is when thousands may leave on one day."""
+    local_source.add(*(family(f"p{number}") for number in range(25))).stage()
+    summary = local_source.stage(as_of=AS_OF.replace(2030, 4, 30))
+    assert summary.changes.lost == {"child_and_family_assessments": (25, 25)}
+    assert "moved on by a year: what ended before 2028-04-01 leaves" in summary.held_because
 
 
 def test_emptied_list_of_the_source_holds_the_brake(local_source: Source) -> None:
