@@ -9,42 +9,37 @@ the server calls equal (letter case, trailing blanks) may bring rows that belong
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property, partial
-from itertools import product
 from typing import Any
 
 from api_pipeline import schema as catalogue
 from api_pipeline import ssd_schema
 from api_pipeline.config import Settings
 from api_pipeline.db import Database
-from api_pipeline.dialects import POSTGRESQL, SQL_SERVER, SQLITE
+from api_pipeline.dialects import POSTGRESQL
 from api_pipeline.errors import DatabaseError
 from api_pipeline.names import NamePart, TableName
-from api_pipeline.ssd_schema import FoundColumn, FoundTable
+from api_pipeline.ssd_sql import PERSON, PERSON_ID, Condition, Listed, Range, SourceSql, array_of
 from api_pipeline.ssd_tables import (
     SOURCE_TABLES,
     ByParent,
     ByPerson,
-    Kind,
     Person,
     Professional,
     Route,
     SourcePage,
     SourceTable,
 )
-from api_pipeline.ssd_values import UNREADABLE, Converter, as_text, converter
+from api_pipeline.ssd_values import UNREADABLE, as_text
 
 PEOPLE_PER_PAGE = 2_000  # with all their rows some 15 MB, and two pages at a time
 _IDS_AT_ONCE = 20_000  # where nothing but ids is read
 _LISTED_AT_ONCE = 400  # ids bound one by one, up to four times in a statement: SQL Server takes 2,100
 
 _BY_ROW: Mapping[type[Any], SourceTable] = {table.row: table for table in SOURCE_TABLES}
-_PERSON = _BY_ROW[Person]
-_ID = "pers_person_id"
-_PG_TEXTS = ("character varying", "text")
 
 
 @dataclass(frozen=True)
@@ -75,36 +70,10 @@ class PeoplePage:
 
 
 @dataclass(frozen=True)
-class _Condition:
-    """A condition on the rows of one table, and the values of its placeholders."""
-
-    text: str
-    params: list[Any]
-
-
-@dataclass(frozen=True)
-class _Range:
-    """The people after one id, up to another, in the server's order; None for no limit."""
-
-    after: Any = None
-    upto: Any = None
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """The people with these ids."""
-
-    ids: list[str]
-
-
-_Part = _Range | _Listed
-
-
-@dataclass(frozen=True)
 class _Read:
     """What has been read of one page: rows by table and number of the route, dates that are none, and ids."""
 
-    part: _Part
+    part: Range | Listed
     rows: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
     spoilt: list[tuple[SourceTable, Any, str]] = field(default_factory=list)
     arrays: dict[Any, str] = field(default_factory=dict)
@@ -142,7 +111,7 @@ class SsdSource:
             ConfigError: for a schema in SQLite.
             DatabaseError: naming the first table, or the columns of it, that are missing.
         """
-        _ = self._tables, self._cohort
+        _ = self._sql, self._cohort
 
     @cached_property
     def is_fake(self) -> bool:
@@ -150,11 +119,11 @@ class SsdSource:
         return ssd_schema.is_fake(self._db, self._options.schema)
 
     @cached_property
-    def _tables(self) -> Mapping[str, FoundTable]:
+    def _sql(self) -> SourceSql:
         found = ssd_schema.survey(self._db, self._options.schema, self._options.worker_id_column)
         if found.missing:
             raise found.missing[0].error()
-        return found.found
+        return SourceSql(self._db.dialect, found.found, self._since)
 
     @cached_property
     def _cohort(self) -> TableName | None:
@@ -176,7 +145,7 @@ class SsdSource:
     def professionals(self) -> dict[str, list[str]]:
         """Return professional id -> the worker ids under it that are not blank, in order of their text."""
         found: dict[str, list[str]] = {}
-        rows, _ = self._rows(_BY_ROW[Professional], _Condition("1 = 1", []))
+        rows, _ = self._rows(_BY_ROW[Professional], Condition("1 = 1", []))
         for professional_id, worker_id in rows:
             if professional_id is not None and worker_id is not None and worker_id.strip():
                 found.setdefault(professional_id, []).append(worker_id)
@@ -202,7 +171,7 @@ class SsdSource:
 
     def count(self) -> int:
         """Return how many rows ``ssd_person`` has."""
-        return int(self._db.query(f"SELECT COUNT(*) FROM {self._table(_PERSON)}")[0][0])
+        return int(self._db.query(f"SELECT COUNT(*) FROM {self._sql.name(PERSON)}")[0][0])
 
     @cached_property
     def _ids(self) -> _Ids:
@@ -218,14 +187,14 @@ class SsdSource:
         seen.clear()
         texts = Counter(text for text in map(str.strip, self._all_ids()) if hash(text) in suspects)
         shared = frozenset(text for text, count in texts.items() if text and count > 1)
-        column = self._id(_PERSON, _ID)
-        unknown = self._db.query(f"SELECT COUNT(*) FROM {self._table(_PERSON)} WHERE {column} IS NULL")
+        column = self._sql.id(PERSON, PERSON_ID)
+        unknown = self._db.query(f"SELECT COUNT(*) FROM {self._sql.name(PERSON)} WHERE {column} IS NULL")
         return _Ids(nameless + int(unknown[0][0]), shared)
 
     def _all_ids(self) -> Iterator[str]:
         for part in self._ranges(_IDS_AT_ONCE):
-            condition = self._people(_PERSON, _ID, part)
-            yield from (as_text(row[0]) or "" for row in self._select(_PERSON, [_ID], condition))
+            condition = self._sql.people(PERSON, PERSON_ID, part)
+            yield from (as_text(row[0]) or "" for row in self._select(PERSON, [PERSON_ID], condition))
 
     # -- pages
 
@@ -240,31 +209,26 @@ class SsdSource:
         self.require()
         for part in self._named(persons, size) if persons else self._ranges(size):
             read = _Read(part)
-            if self._along(_PERSON, 0, read):  # whoever has no people needs no rows
+            if self._along(PERSON, 0, read):  # whoever has no people needs no rows
                 page = self._page(read)
                 if page.people:
                     yield page
 
-    def _named(self, persons: Sequence[str], size: int) -> Iterator[_Part]:
+    def _named(self, persons: Sequence[str], size: int) -> Iterator[Range | Listed]:
         wanted = {person.strip() for person in persons}
         ids = sorted({raw for raw in self._all_ids() if raw.strip() in wanted})
         step = min(size, _LISTED_AT_ONCE)
         for start in range(0, len(ids), step):
-            yield _Listed(ids[start : start + step])
+            yield Listed(ids[start : start + step])
 
-    def _ranges(self, size: int) -> Iterator[_Range]:
+    def _ranges(self, size: int) -> Iterator[Range]:
         """Yield parts of ``size`` people, or a few more where the server calls the last ids equal."""
-        column = self._id(_PERSON, _ID)
-        skip = f"OFFSET {size - 1} ROWS FETCH NEXT 1 ROWS ONLY"
-        if self._db.dialect is SQLITE:
-            skip = f"LIMIT 1 OFFSET {size - 1}"
-        part: _Range | None = _Range()
+        part: Range | None = Range()
         while part is not None:
-            rest = self._people(_PERSON, _ID, part)
-            sql = f"SELECT {column} FROM {self._table(_PERSON)} WHERE {rest.text} ORDER BY {column} {skip}"
-            last = self._db.query(sql, rest.params)
-            yield _Range(part.after, last[0][0] if last else None)
-            part = _Range(last[0][0]) if last else None
+            rest = self._sql.people(PERSON, PERSON_ID, part)
+            last = self._db.query(self._sql.id_after(rest, size), rest.params)
+            yield Range(part.after, last[0][0] if last else None)
+            part = Range(last[0][0]) if last else None
 
     def _page(self, read: _Read) -> PeoplePage:
         page = SourcePage(
@@ -276,7 +240,7 @@ class SsdSource:
             }
         )
         people = [row for row in page.rows(Person) if row.pers_person_id and row.pers_person_id.strip()]
-        if isinstance(read.part, _Listed):  # the server may call more ids equal than these
+        if isinstance(read.part, Listed):  # the server may call more ids equal than these
             people = [row for row in people if row.pers_person_id in read.part.ids]
         present = {person.pers_person_id for person in people}
         unreadable: dict[str, str] = {}
@@ -292,24 +256,19 @@ class SsdSource:
             route = table.routes[number]
             condition = self._route(table, route, read)
             for other in _before(table, route):
-                taken = self._route(table, other, read)
-                column = self._id(table, other.column)
-                # NOT of a comparison with NULL is not true either.
-                text = f"{condition.text} AND ({column} IS NULL OR NOT ({taken.text}))"
-                condition = _Condition(text, condition.params + taken.params)
-            rows, bad = self._rows(table, self._narrowed(table, condition))
+                condition = self._sql.but(condition, table, other.column, self._route(table, other, read))
+            rows, bad = self._rows(table, self._sql.narrowed(table, condition))
             read.rows[table.name, number] = rows
             read.spoilt.extend((table, rows[index], name) for index, name in bad)
         return rows
 
-    # -- statements
+    # -- rows
 
-    def _rows(self, table: SourceTable, condition: _Condition) -> tuple[list[Any], list[tuple[int, str]]]:
+    def _rows(self, table: SourceTable, condition: Condition) -> tuple[list[Any], list[tuple[int, str]]]:
         """Return the rows as row-class tuples, and the row number and column of what cannot be read."""
-        found = self._tables[table.name]
         columns: Sequence[str] = table.row._fields
         raw = self._select(table, columns, condition)
-        converters = self._converters[table.name]
+        converters = self._sql.converters[table.name]
         make = partial(tuple.__new__, table.row)  # half the time of _make, which is worth it for all rows
         if not raw or not converters:
             return list(map(make, raw)), []
@@ -318,109 +277,35 @@ class SsdSource:
         for index, convert in converters.items():
             cells[index] = tuple(map(convert, cells[index]))
             if UNREADABLE in cells[index]:
-                name = found.columns[columns[index]].name
+                name = self._sql.found(table, columns[index]).name
                 bad += [(number, name) for number, cell in enumerate(cells[index]) if cell is UNREADABLE]
                 cells[index] = tuple(None if cell is UNREADABLE else cell for cell in cells[index])
         return list(map(make, zip(*cells, strict=True))), bad
 
-    @cached_property
-    def _converters(self) -> Mapping[str, Mapping[int, Converter]]:
-        plans: dict[str, dict[int, Converter]] = {}
-        for name, found in self._tables.items():
-            specs = enumerate(found.table.columns.items())
-            plan = {
-                index: converter(self._db.dialect, spec.kind, found.columns[column].type)
-                for index, (column, spec) in specs
-            }
-            plans[name] = {index: convert for index, convert in plan.items() if convert is not None}
-        return plans
+    def _select(self, table: SourceTable, columns: Sequence[str], condition: Condition) -> Sequence[Any]:
+        return self._db.query(self._sql.select(table, columns, condition), condition.params)
 
-    def _select(self, table: SourceTable, columns: Sequence[str], condition: _Condition) -> Sequence[Any]:
-        found = self._tables[table.name].columns
-        wanted = ", ".join(self._selected(found[column]) for column in columns)
-        return self._db.query(
-            f"SELECT {wanted} FROM {self._table(table)} WHERE {condition.text}", condition.params
-        )
-
-    def _selected(self, column: FoundColumn) -> str:
-        name = self._quoted(column)
-        # pyodbc cannot read this type.
-        return f"CAST({name} AS DATETIME2(7))" if column.type == "datetimeoffset" else name
-
-    def _table(self, table: SourceTable) -> str:
-        return self._db.dialect.table(self._tables[table.name].name)
-
-    def _quoted(self, column: FoundColumn) -> str:
-        return self._db.dialect.quote(NamePart(column.name, exact=True))
-
-    def _id(self, table: SourceTable, column: str) -> str:
-        """Return a column of ids as it is compared and ordered."""
-        name = self._quoted(self._tables[table.name].columns[column])
-        return f"{name} COLLATE BINARY" if self._db.dialect is SQLITE else name
-
-    def _mark(self, table: SourceTable, column: str) -> str:
-        """Return a placeholder for a value of a column of ids, of the column's own type."""
-        type_ = self._tables[table.name].columns[column].type
-        if self._db.dialect is SQL_SERVER and type_ in ("varchar", "char"):
-            # A parameter is NVARCHAR, and would be compared in another order than the one of the column.
-            return "CAST(? AS VARCHAR(450))"
-        if self._db.dialect is POSTGRESQL and type_ not in _PG_TEXTS:
-            return f"CAST(? AS {type_})"
-        return "?"
-
-    def _route(self, table: SourceTable, route: Route, read: _Read) -> _Condition:
+    def _route(self, table: SourceTable, route: Route, read: _Read) -> Condition:
         if isinstance(route, ByPerson):
-            if self._alike(table, route.column, _PERSON, _ID):
-                return self._people(table, route.column, read.part)
-            return self._among(table, route.column, _PERSON, _ID, [self._people(_PERSON, _ID, read.part)])
+            if self._sql.alike(table, route.column, PERSON, PERSON_ID):
+                return self._sql.people(table, route.column, read.part)
+            people = self._sql.people(PERSON, PERSON_ID, read.part)
+            return self._sql.among(table, route.column, PERSON, PERSON_ID, [people])
         parent = _BY_ROW[route.parent]
         if self._db.dialect is POSTGRESQL:
             return self._given(table, route, read)
         conditions = [
-            self._narrowed(parent, self._route(parent, parent.routes[number], read))
+            self._sql.narrowed(parent, self._route(parent, parent.routes[number], read))
             for number in route.parent_routes
         ]
-        return self._among(table, route.column, parent, route.parent_column, conditions)
+        return self._sql.among(table, route.column, parent, route.parent_column, conditions)
 
-    def _narrowed(self, table: SourceTable, condition: _Condition) -> _Condition:
-        """Return the condition without rows that say nothing about the window; some of them may remain."""
-        if not self._narrows:
-            return condition
-        texts, params = [condition.text], list(condition.params)
-        if table.over and self._since is not None:
-            over = self._id(table, table.over)
-            texts.append(f"({over} IS NULL OR {over} >= ?)")
-            # Servers count finer fractions of a second than Python, or coarser ones.
-            params.append(self._since - timedelta(days=1))
-        if table.holding is not None and self._is_text(table, table.holding[0]):
-            column, word = self._id(table, table.holding[0]), table.holding[1]
-            spellings = product(*((letter.upper(), letter.lower()) for letter in word))
-            likes = (f"{column} LIKE '%{''.join(spelling)}%'" for spelling in spellings)
-            texts.append(f"({' OR '.join(likes)})")
-        return _Condition(" AND ".join(texts), params)
-
-    def _is_text(self, table: SourceTable, column: str) -> bool:
-        return table.row._fields.index(column) not in self._converters[table.name]
-
-    @cached_property
-    def _narrows(self) -> bool:
-        """Whether the server can compare all dates: what is no date has to be read, and to be reported."""
-        return self._since is not None and not any(
-            index in self._converters[name]
-            for name, found in self._tables.items()
-            for index, spec in enumerate(found.table.columns.values())
-            if spec.kind is Kind.MOMENT
-        )
-
-    def _given(self, table: SourceTable, route: ByParent, read: _Read) -> _Condition:
+    def _given(self, table: SourceTable, route: ByParent, read: _Read) -> Condition:
         """Return the condition that a column is one of the parents' ids, bound as one value.
 
         PostgreSQL would read the parents again for each of their children, and takes this to be cheaper.
         """
-        name = self._id(table, route.column)
-        padded = self._tables[table.name].columns[route.column].type not in _PG_TEXTS
-        if padded:
-            name = f"CAST({name} AS TEXT)"  # which takes the blanks off a CHAR
+        padded = self._sql.is_padded(table, route.column)
         key = (route.parent, route.parent_column, route.parent_routes, padded)
         array = read.arrays.get(key)
         if array is None:
@@ -428,60 +313,9 @@ class SsdSource:
             index = parent.row._fields.index(route.parent_column)
             rows = (row for number in route.parent_routes for row in self._along(parent, number, read))
             ids = {row[index] for row in rows} - {None}
-            array = _pg_array(ids | {text.rstrip(" ") for text in ids} if padded else ids)
+            array = array_of(ids | {text.rstrip(" ") for text in ids} if padded else ids)
             read.arrays[key] = array
-        return _Condition(f"{name} IN (SELECT UNNEST(CAST(? AS TEXT[])))", [array])
-
-    def _people(self, table: SourceTable, column: str, part: _Part) -> _Condition:
-        name, mark = self._id(table, column), self._mark(table, column)
-        if isinstance(part, _Listed):
-            return _Condition(f"{name} IN ({', '.join([mark] * len(part.ids))})", list(part.ids))
-        bounds = [(">", part.after), ("<=", part.upto)]
-        texts = [f"{name} {sign} {mark}" for sign, bound in bounds if bound is not None]
-        text = " AND ".join(texts) or f"{name} IS NOT NULL"
-        return _Condition(text, [bound for _, bound in bounds if bound is not None])
-
-    def _among(
-        self,
-        table: SourceTable,
-        column: str,
-        parent: SourceTable,
-        parent_column: str,
-        conditions: list[_Condition],
-    ) -> _Condition:
-        left, right = self._id(table, column), self._id(parent, parent_column)
-        if not self._alike(table, column, parent, parent_column):
-            left, right = self._comparable(left), self._comparable(right)
-        # NULLs in the list would make NOT IN true of nothing.
-        known = f"{self._id(parent, parent_column)} IS NOT NULL"
-        selects = [
-            f"SELECT {right} FROM {self._table(parent)} WHERE {condition.text} AND {known}"
-            for condition in conditions
-        ]
-        params = [param for condition in conditions for param in condition.params]
-        return _Condition(f"{left} IN ({' UNION ALL '.join(selects)})", params)
-
-    def _alike(self, table: SourceTable, column: str, other: SourceTable, other_column: str) -> bool:
-        """Whether two columns of ids have one type and one collation, and so one order and one equality."""
-        one = self._tables[table.name].columns[column]
-        two = self._tables[other.name].columns[other_column]
-        return (one.type, one.collation) == (two.type, two.collation)
-
-    def _comparable(self, expression: str) -> str:
-        if self._db.dialect is SQL_SERVER:
-            return self._db.dialect.comparable(expression)
-        if self._db.dialect is POSTGRESQL:
-            return f'CAST({expression} AS TEXT) COLLATE "C"'
-        return f"CAST({expression} AS TEXT)"
-
-
-def _pg_array(texts: Collection[str]) -> str:
-    """Return texts as PostgreSQL reads an array."""
-    joined = "\x00".join(texts)
-    if not joined:
-        return "{}" if not texts else '{""}'
-    joined = joined.replace("\\", "\\\\").replace('"', '\\"')
-    return '{"' + joined.replace("\x00", '","') + '"}'  # no text holds that character there
+        return self._sql.in_array(table, route.column, array)
 
 
 def _before(table: SourceTable, route: Route) -> list[ByPerson]:

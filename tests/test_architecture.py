@@ -32,7 +32,7 @@ LAYERS = (
     # One border each: the API's side and the databases' side; the three tables; the stand-in for the API.
     "transport auth dialects odbc sqlite_errors reachability schema schema_repair db locking",
     "ledger_schema ledger_reading staging ledger writeback",
-    "ssd_values ssd_schema ssd_source source_access source_catalogue staged_people",
+    "ssd_values ssd_schema ssd_sql ssd_source source_access source_catalogue staged_people",
     "receiver_checks receiver_http receiver_replies receiver",
     "api",
     # One run.
@@ -56,7 +56,7 @@ API_SIDE = {"transport", "auth", "api"}
 DATABASE_SIDE = set(
     "dialects odbc sqlite_errors reachability schema schema_repair db locking "
     "ledger_schema ledger_reading staging ledger writeback "
-    "ssd_values ssd_schema ssd_source source_access source_catalogue staged_people".split()
+    "ssd_values ssd_schema ssd_sql ssd_source source_access source_catalogue staged_people".split()
 )
 
 # Libraries that open connections are loaded in one place each.
