@@ -254,7 +254,7 @@ def _explained(
     window: Window,
     stop: threading.Event | None,
 ) -> CohortExplanation:
-    page = next(source.pages([person_id]), PeoplePage([], SourcePage({})))
+    page = next(source.pages([person_id]), PeoplePage({}))
     tonight = _tonight(settings, table, person_id, window, bool(page.people), stop)
     found = CohortExplanation(
         window, known=bool(page.people), tonight=tonight.what, why=tonight.why, rules=tonight.rules

@@ -12,13 +12,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from api_pipeline import brake
 from api_pipeline import payload as payloads
 from api_pipeline.id_set import IdSet
 from api_pipeline.semantic import record_counts, semantic_hash
-from api_pipeline.ssd_payload import text_of
 from api_pipeline.staged_people import NewRow, StagedPeople, StagedPerson
 from api_pipeline.staging import Key, StagingTable
 
@@ -46,20 +44,16 @@ class Built:
 
     Attributes:
         person_id: as it stands in the source.
-        hash: the semantic hash of ``payload``, 32 bytes.
+        text: the payload as it is stored.
+        hash: the semantic hash of the payload, 32 bytes.
         counts: how many records each of the lists with ids has.
     """
 
     person_id: str
     legacy_id: str | None
-    payload: Mapping[str, Any]
+    text: str
     hash: bytes
     counts: Mapping[str, int]
-
-    @property
-    def text(self) -> str:
-        """The payload as it is stored; made only for the rows that are written."""
-        return text_of(self.payload)
 
 
 @dataclass

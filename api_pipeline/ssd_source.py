@@ -9,8 +9,8 @@ the server calls equal (letter case, trailing blanks) may bring rows that belong
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
@@ -60,13 +60,33 @@ class SourceOptions:
 class PeoplePage:
     """Some people and all rows that belong to them.
 
-    ``unreadable`` names those of them with a date, in any row of theirs, that cannot be read: person id as it
-    stands -> table.column. Such a date is None in the rows.
+    Attributes:
+        rows: row class -> the rows, each a sequence of the columns of its class, in their kinds.
+        unreadable: those of the people with a date, in any row of theirs, that cannot be read: person id as
+            it stands -> table.column. Such a date is None in the rows.
+        asked_for: the only ids that count, where some were asked for: the server may call more ids equal.
     """
 
-    people: list[Person]
-    page: SourcePage
-    unreadable: dict[str, str] = field(default_factory=dict)
+    rows: Mapping[type[Any], list[Any]]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    asked_for: frozenset[str] | None = None
+
+    @cached_property
+    def people(self) -> list[Person]:
+        """The people who have an id."""
+        people: list[Person] = _typed(Person, self.rows.get(Person, ()))
+        return [
+            person
+            for person in people
+            if person.pers_person_id
+            and person.pers_person_id.strip()
+            and (self.asked_for is None or person.pers_person_id in self.asked_for)
+        ]
+
+    @cached_property
+    def page(self) -> SourcePage:
+        """The rows, to be asked for by what joins them; made when it is first wanted."""
+        return SourcePage({row: _typed(row, found) for row, found in self.rows.items()})
 
 
 @dataclass(frozen=True)
@@ -231,23 +251,24 @@ class SsdSource:
             part = Range(last[0][0]) if last else None
 
     def _page(self, read: _Read) -> PeoplePage:
-        page = SourcePage(
+        page = PeoplePage(
             {
                 table.row: [
                     row for number in range(len(table.routes)) for row in self._along(table, number, read)
                 ]
                 for table in SOURCE_TABLES
-            }
+            },
+            asked_for=frozenset(read.part.ids) if isinstance(read.part, Listed) else None,
         )
-        people = [row for row in page.rows(Person) if row.pers_person_id and row.pers_person_id.strip()]
-        if isinstance(read.part, Listed):  # the server may call more ids equal than these
-            people = [row for row in people if row.pers_person_id in read.part.ids]
-        present = {person.pers_person_id for person in people}
+        if not read.spoilt:
+            return page
+        present = {person.pers_person_id for person in page.people}
         unreadable: dict[str, str] = {}
-        for table, row, column in read.spoilt:
-            for person_id in _people_of(page, table, row) & present:
+        for table, raw, column in read.spoilt:
+            (row,) = _typed(table.row, [raw])
+            for person_id in _people_of(page.page, table, row) & present:
                 unreadable.setdefault(person_id, f"{table.name}.{column}")
-        return PeoplePage(people, page, unreadable)
+        return replace(page, unreadable=unreadable)
 
     def _along(self, table: SourceTable, number: int, read: _Read) -> list[Any]:
         """Return the rows that a route leads to, but for those that :func:`_before` leads to."""
@@ -265,13 +286,12 @@ class SsdSource:
     # -- rows
 
     def _rows(self, table: SourceTable, condition: Condition) -> tuple[list[Any], list[tuple[int, str]]]:
-        """Return the rows as row-class tuples, and the row number and column of what cannot be read."""
+        """Return the rows, cells in the row class's order, and number and column of what cannot be read."""
         columns: Sequence[str] = table.row._fields
         raw = self._select(table, columns, condition)
         converters = self._sql.converters[table.name]
-        make = partial(tuple.__new__, table.row)  # half the time of _make, which is worth it for all rows
         if not raw or not converters:
-            return list(map(make, raw)), []
+            return list(raw), []
         cells = list(zip(*raw, strict=True))
         bad: list[tuple[int, str]] = []
         for index, convert in converters.items():
@@ -280,7 +300,7 @@ class SsdSource:
                 name = self._sql.found(table, columns[index]).name
                 bad += [(number, name) for number, cell in enumerate(cells[index]) if cell is UNREADABLE]
                 cells[index] = tuple(None if cell is UNREADABLE else cell for cell in cells[index])
-        return list(map(make, zip(*cells, strict=True))), bad
+        return list(zip(*cells, strict=True)), bad
 
     def _select(self, table: SourceTable, columns: Sequence[str], condition: Condition) -> Sequence[Any]:
         return self._db.query(self._sql.select(table, columns, condition), condition.params)
@@ -316,6 +336,11 @@ class SsdSource:
             array = array_of(ids | {text.rstrip(" ") for text in ids} if padded else ids)
             read.arrays[key] = array
         return self._sql.in_array(table, route.column, array)
+
+
+def _typed(row: type[Any], found: Iterable[Any]) -> list[Any]:
+    """Return rows as tuples of their class."""
+    return list(map(partial(tuple.__new__, row), found))  # half the time of _make, and there are many
 
 
 def _before(table: SourceTable, route: Route) -> list[ByPerson]:

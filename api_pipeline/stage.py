@@ -9,36 +9,35 @@ one transaction of the staging table's database: committed as a whole, or as if 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from api_pipeline import db
+from api_pipeline.builder_process import BuilderProcess
+from api_pipeline.cohort_building import BuildOptions, BuiltPage, CohortCounts
 from api_pipeline.config import Settings
 from api_pipeline.errors import ConfigError, ExitCode, InterruptedRun
 from api_pipeline.locking import RunLock
 from api_pipeline.progress import Progress
-from api_pipeline.refresh import Built, Left, Refresher
-from api_pipeline.semantic import record_counts, semantic_hash
+from api_pipeline.refresh import Refresher
 from api_pipeline.setting_values import SQLITE_PREFIX
 from api_pipeline.source_access import connect_source
-from api_pipeline.ssd_cohort import Judge, Verdict
-from api_pipeline.ssd_payload import PayloadBuilder
-from api_pipeline.ssd_source import PeoplePage, SourceOptions, SsdSource
-from api_pipeline.ssd_tables import Person, SourcePage
+from api_pipeline.ssd_source import PEOPLE_PER_PAGE, SourceOptions, SsdSource
 from api_pipeline.ssd_window import Window, has_just_moved
 from api_pipeline.stage_summary import StageSummary
 from api_pipeline.staging import StagingTable
 
 log = logging.getLogger(__name__)
 
-_BUILT_AT_ONCE = 250  # payloads that are built, and written, at a time
+_TAKEN_AT_ONCE = 500  # payloads that are compared and written before a request to stop is looked for
+_TWO_PROCESSES_FROM = PEOPLE_PER_PAGE  # people; one page is built when there is nothing else to do
 
 
 @dataclass(frozen=True)
@@ -211,26 +210,6 @@ class _RolledBack(Exception):
     """Ends a transaction that must leave nothing behind."""
 
 
-@dataclass
-class _Counts:
-    """What one attempt counts; the last attempt's goes into the summary."""
-
-    people: int = 0
-    cohort: int = 0
-    grounds: Counter[str] = field(default_factory=Counter)
-    excluded: Counter[str] = field(default_factory=Counter)
-
-    def included(self, verdict: Verdict) -> bool:
-        """Count a verdict, and return whether the person is in the cohort."""
-        if verdict.exclusion is not None:
-            self.excluded[verdict.exclusion.value] += 1
-            return False
-        self.cohort += 1
-        for ground in verdict.grounds:
-            self.grounds[ground.value] += 1
-        return True
-
-
 class _Night:
     """The work of one night; nothing of an attempt outlives it but the summary."""
 
@@ -265,21 +244,29 @@ class _Night:
             log.debug("rolled back")
 
     def _refresh(self, source: SsdSource, summary: StageSummary) -> None:
-        options, counts = self._options, _Counts()
-        refresher = Refresher(self._table, write=not options.dry_run, persons=options.persons)
-        builder = PayloadBuilder(self._window, source.professionals(), self._settings.uasc_pattern)
-        shared, listed = source.shared_ids(), source.listed_ids()
-        if not options.persons:
-            refresher.leave_nameless(source.nameless())
-        if self._begun:  # an attempt before this one failed
-            self._progress.end()
-        self._begun = True
-        self._progress.begin(len(options.persons) or source.count())
-        met: set[str] = set()
-        for page in source.pages(options.persons):
-            if options.persons:
-                met.update((person.pers_person_id or "").strip() for person in page.people)
-            self._take(page, refresher, builder, counts, shared, listed)
+        options, counts = self._options, CohortCounts()
+        people = len(options.persons) or source.count()
+        with BuilderProcess(wanted=people > _TWO_PROCESSES_FROM and (os.cpu_count() or 1) > 1) as process:
+            refresher = Refresher(self._table, write=not options.dry_run, persons=options.persons)
+            building = BuildOptions(
+                window=self._window,
+                professionals=source.professionals(),
+                uasc_pattern=self._settings.uasc_pattern,
+                shared=source.shared_ids(),
+                listed=source.listed_ids(),
+            )
+            if not options.persons:
+                refresher.leave_nameless(source.nameless())
+            if self._begun:  # an attempt before this one failed
+                self._progress.end()
+            self._begun = True
+            self._progress.begin(people)
+            met: set[str] = set()
+            for page, built in process.built(source.pages(options.persons), building):
+                if options.persons:
+                    met.update((person.pers_person_id or "").strip() for person in page.people)
+                counts.add(built.counts)
+                self._take(built, refresher)
         held = refresher.finish(None if options.allow_deletions else self._settings.max_deletions_percent)
         self._require_going_on()
         unknown = [
@@ -289,36 +276,17 @@ class _Night:
             log.error("there is nobody with person_id %s, neither in the source nor staged", name)
         summary.people, summary.cohort = counts.people, counts.cohort
         summary.grounds, summary.excluded = counts.grounds, counts.excluded
-        summary.changes, summary.rules = refresher.changes, builder.tally
+        summary.changes, summary.rules = refresher.changes, counts.rules
         summary.unknown_persons = len(unknown)
         summary.held_because = self._because(held)
 
-    def _take(
-        self,
-        page: PeoplePage,
-        refresher: Refresher,
-        builder: PayloadBuilder,
-        counts: _Counts,
-        shared: frozenset[str],
-        listed: frozenset[str] | None,
-    ) -> None:
-        included: list[Person] = []
-        verdict_of = Judge(page.page, self._window).verdict
-        for person in page.people:
-            person_id = person.pers_person_id or ""
-            trimmed = person_id.strip()
-            if trimmed in shared:
-                refresher.leave(person_id, Left.SHARED_IN_SOURCE)
-            elif person_id in page.unreadable:
-                refresher.leave(person_id, Left.UNREADABLE)
-            elif counts.included(verdict_of(person, listed is None or trimmed in listed)):
-                included.append(person)
-        for start in range(0, len(included), _BUILT_AT_ONCE):
-            part = included[start : start + _BUILT_AT_ONCE]
-            refresher.take([_built(builder, person, page.page) for person in part])
+    def _take(self, page: BuiltPage, refresher: Refresher) -> None:
+        for person_id, reason in page.left:
+            refresher.leave(person_id, reason)
+        for start in range(0, len(page.built), _TAKEN_AT_ONCE):
             self._require_going_on()
-        counts.people += len(page.people)
-        self._progress.advance(len(page.people))
+            refresher.take(page.built[start : start + _TAKEN_AT_ONCE])
+        self._progress.advance(page.counts.people)
         self._require_going_on()
 
     def _require_going_on(self) -> None:
@@ -338,14 +306,3 @@ class _Night:
             )
         log.error("nothing was written: %s", text)
         return text
-
-
-def _built(builder: PayloadBuilder, person: Person, page: SourcePage) -> Built:
-    payload = builder.build(person, page)
-    return Built(
-        person_id=person.pers_person_id or "",
-        legacy_id=person.pers_legacy_id,
-        payload=payload,
-        hash=semantic_hash(payload),
-        counts=record_counts(payload),
-    )

@@ -51,13 +51,13 @@ def payload(child_id: str, *, assessments: int = 1, surname: str = "Beeblebrox",
 def built(person_id: str, value: Payload | None = None, *, legacy_id: str | None = None) -> Built:
     """Return a person of the cohort."""
     value = payload(person_id.strip()) if value is None else value
-    return Built(person_id, legacy_id, value, semantic_hash(value), record_counts(value))
+    return Built(person_id, legacy_id, text_of(value), semantic_hash(value), record_counts(value))
 
 
 def add_staged(staging: Staging, person: Built, **more: Any) -> None:
     """Insert the row that an earlier night and an acknowledged run left of a person."""
     values: dict[str, Any] = {"current_hash": person.hash, "previous_hash": person.hash, **more}
-    staging.add_sent(person.person_id, text_of(person.payload), **values)
+    staging.add_sent(person.person_id, person.text, **values)
 
 
 @dataclass

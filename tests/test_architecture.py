@@ -21,8 +21,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 LAYERS = (
     # Pure: values in, values out.
     (
-        "errors names brake id_set payload delta differences remembered composing due_rules validation "
-        "replies outcomes faults semantic "
+        "errors runtime names brake id_set payload delta differences remembered composing due_rules "
+        "validation replies outcomes faults semantic "
         # What a payload is built from, and what it becomes; people who are made up.
         "ssd_tables ssd_window ssd_coercions ssd_records ssd_mapping ssd_payload ssd_cohort source_dates "
         "fake fake_ssd_values fake_ssd_faults fake_ssd fake_ssd_nights"
@@ -38,7 +38,7 @@ LAYERS = (
     # One run.
     "delivery planning sourcing recording summary pipeline",
     # One night of the staging table.
-    "refresh stage_summary stage",
+    "refresh cohort_building builder_process stage_summary stage",
     # What else there is to do, each a command of its own.
     (
         "check_result provision ssd_provision source_checks table_checks checks inspection source_validation "

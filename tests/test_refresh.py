@@ -48,7 +48,7 @@ def test_new_person_gets_a_row(staging: Staging) -> None:
         "person_id": "p1",
         "legacy_id": "L-7",
         "previous_json_payload": None,
-        "json_payload": text_of(person.payload),
+        "json_payload": person.text,
         "partial_json_payload": None,
         "current_hash": person.hash,
         "previous_hash": None,
@@ -72,8 +72,8 @@ def test_changed_person_is_updated(staging: Staging) -> None:
     assert {name: row[name] for name in UNTOUCHED} == {name: old[name] for name in UNTOUCHED}
     assert {name: value for name, value in row.items() if name not in (*UNTOUCHED, "last_updated")} == {
         "person_id": "p1",
-        "previous_json_payload": text_of(before.payload),
-        "json_payload": text_of(after.payload),
+        "previous_json_payload": before.text,
+        "json_payload": after.text,
         "current_hash": after.hash,
         "previous_hash": before.hash,
         "submission_status": "pending",
@@ -86,7 +86,7 @@ def test_unchanged_night_only_looks_up(staging: Staging, monkeypatch: pytest.Mon
     people = [built(f"p{number}") for number in range(5)]
     for person in people[:3]:
         add_staged(staging, person)
-    staging.add("p3", text_of(people[3].payload), "Hold", "New", current_hash=people[3].hash)
+    staging.add("p3", people[3].text, "Hold", "New", current_hash=people[3].hash)
     staging.add("p4", "another text with the same hash", "Error", " UNCHANGED ", current_hash=people[4].hash)
     before = staging.rows()
 
@@ -127,14 +127,14 @@ def test_returning_person_is_updated_though_equal(staging: Staging, purged: bool
     row = staging.row("p1")
     assert (row["row_state"], row["submission_status"]) == ("updated", "pending")
     assert (row["current_hash"], row["previous_hash"]) == (person.hash, content_hash)
-    assert row["previous_json_payload"] == row["json_payload"] == text_of(person.payload)
+    assert row["previous_json_payload"] == row["json_payload"] == person.text
     assert refresh(staging, [person]).changes.unchanged == 1
 
 
 def test_null_hash_is_updated(staging: Staging) -> None:
     """A row without a hash is refreshed, which the deployed T-SQL never does."""
     person = built("p1")
-    staging.add("p1", text_of(person.payload), "Sent", "Unchanged", current_hash=None)
+    staging.add("p1", person.text, "Sent", "Unchanged", current_hash=None)
     assert refresh(staging, [person]).changes.updated == 1
     row = staging.row("p1")
     assert (row["current_hash"], row["previous_hash"], row["row_state"]) == (person.hash, None, "updated")
@@ -156,7 +156,7 @@ def test_purged_person_who_stays_away_is_left(staging: Staging) -> None:
 def test_other_definition_of_the_hash_replaces_the_hash_alone(staging: Staging) -> None:
     """Equal content under another hash: only hashes are written, and a due row stays due, others not."""
     people = [built(f"p{number}") for number in range(5)]
-    texts = [text_of(person.payload) for person in people]
+    texts = [person.text for person in people]
     staging.add_sent("p0", texts[0])
     staging.add_sent("p1", texts[1], previous_hash=digest("older"))
     staging.add_sent("p2", texts[2], previous_hash=None)
@@ -359,7 +359,7 @@ def test_more_people_than_one_lot_or_page(staging: Staging, monkeypatch: pytest.
     assert (changes.updated, changes.deleted) == (40, 20)
     assert refresh(staging, people).changes.returned == 20
     assert {row["person_id"]: row["json_payload"] for row in staging.rows()} == {
-        person.person_id: text_of(person.payload) for person in people
+        person.person_id: person.text for person in people
     }
 
 
@@ -564,7 +564,7 @@ def test_table_is_the_cohort_after_every_night(tmp_path: Path, nights: Any) -> N
         rows = {row["person_id"]: row for row in staging.rows()}
         for person in people:
             row = rows.pop(person.person_id)
-            assert (row["json_payload"], row["current_hash"]) == (text_of(person.payload), person.hash)
+            assert (row["json_payload"], row["current_hash"]) == (person.text, person.hash)
             assert row["row_state"] in ("new", "updated", "unchanged")
             old = before.get(person.person_id)
             if old is None or old["row_state"] == "deleted" or old["json_payload"] != row["json_payload"]:

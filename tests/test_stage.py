@@ -213,7 +213,7 @@ def test_request_to_stop_rolls_back(source: Source, monkeypatch: pytest.MonkeyPa
 def test_request_to_stop_between_pages(local_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is heard after every lot of payloads."""
     local_source.add(*(family(f"p{number}") for number in range(4)))
-    monkeypatch.setattr(stage_module, "_BUILT_AT_ONCE", 1)
+    monkeypatch.setattr(stage_module, "_TAKEN_AT_ONCE", 1)
     stop = threading.Event()
     taken: list[int] = []
     take = Refresher.take
