@@ -21,7 +21,7 @@ _DIAGRAM = re.compile(r'<pre class="mermaid">.*?</pre>', re.DOTALL)
 _CODE = re.compile(r"<code>([^<\n]+)</code>")  # in running text; blocks have line ends in them
 _HEADING = re.compile(r"(?<=\"><code>)[^<\n]+(?=</code>[^\n]*</h2>)")
 _LINE = re.compile(r'<span id="__line-[^"]*">')  # of a block of code
-_CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+_CELL = re.compile(r"<(t[dh])\b.*?</\1>", re.DOTALL)
 # Where names of columns and connection strings may be broken; not within a tag.
 _PARTS = re.compile(r"(?:(?<=[A-Za-z0-9]_)(?=[A-Za-z])|(?<=;)(?=[A-Z]))(?![^<>]*>)")
 _FLAG = re.compile(r"(?<=[ (])--[a-z]+(?:-[a-z]+)*")
