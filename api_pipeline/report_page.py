@@ -219,7 +219,7 @@ The command <code>init-db</code> makes one.</p>
 </tbody></table>
 </div>
 {% else %}
-<p>Nothing was sent.</p>
+<p>{{ "Nothing was sent in these days." if report.has_log else "The table has no payload." }}</p>
 {% endif %}
 </section>
 <section id="waiting" aria-labelledby="h-waiting">

@@ -94,8 +94,10 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); }
   h1 { font-size: 1.35rem; }
   .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .columns { height: 8rem; }
-  td.bar { min-width: 4rem; width: 25%; }
-  .text { min-width: 10rem; }
+  table { font-size: .85rem; }
+  th, td { padding-right: .5rem; }
+  td.bar { display: none; }
+  .text { min-width: 9rem; }
 }
 @media print {
   :root {
@@ -110,7 +112,8 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); }
   .tall thead th { position: static; box-shadow: none; }
   table { font-size: 8.5pt; }
   thead { display: table-header-group; }
-  tr, .card, .chart { break-inside: avoid; }
+  tfoot { display: table-row-group; }
+  tr, .card, .chart, .scroll:not(.tall) table { break-inside: avoid; }
   h2 { break-after: avoid; }
   th, td { padding-right: .4rem; white-space: normal; }
   .number { white-space: nowrap; }

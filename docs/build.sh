@@ -24,6 +24,7 @@ fi
 
 export NO_MKDOCS_2_WARNING=1 # an advertisement; docs/development.md says what is to come
 python3 -m mkdocs build --quiet --strict
+[ -n "${CSC_DOCS_URL:-}" ] || rm site/404.html # only a server at that address shows it, and finds its styles
 echo "site/index.html"
 $with_pdf || exit 0
 

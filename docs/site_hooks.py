@@ -20,7 +20,17 @@ _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 _DIAGRAM = re.compile(r'<pre class="mermaid">.*?</pre>', re.DOTALL)
 _CODE = re.compile(r"<code>([^<\n]+)</code>")  # in running text; blocks have line ends in them
 _HEADING = re.compile(r"(?<=\"><code>)[^<\n]+(?=</code>[^\n]*</h2>)")
+_LINE = re.compile(r'<span id="__line-[^"]*">')  # of a block of code
+_IN_LINE = re.compile(r'(?<=<span class="csc-line">).*(?=\n</span>)')
+_BLANK = re.compile(r'<span class="w">( +)</span>')
+_WORD = re.compile(r"(?:<[^>]*>|[^<\s])*-(?:<[^>]*>|[^<\s])*")  # with a hyphen and its tags
+_TAG = re.compile(r"<[^>]*>")
+_CELL = re.compile(r"<(t[dh])\b.*?</\1>", re.DOTALL)
+# Where names of columns and connection strings may be broken; not within a tag.
+_PARTS = re.compile(r"(?:(?<=[A-Za-z0-9]_)(?=[A-Za-z])|(?<=;)(?=[A-Z]))(?![^<>]*>)")
+_FLAG = re.compile(r"(?<=[ (])--[a-z]+(?:-[a-z]+)*")
 _HYPHENATED = re.compile(r"(?<!\S)(?=\S*-)\S{1,32}(?!\S)")  # a browser may break a line after a hyphen
+_LONGEST_WHOLE = 32  # characters that fit on a phone
 _FIT_ON_A_SCREEN = 4  # participants of a sequence
 
 
@@ -51,9 +61,36 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 @event_priority(50)  # before the plugin that puts all pages onto one
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Give each diagram a box that it can be scrolled in, and keep words like --dry-run in one line."""
+    """Give each diagram a box that it can be scrolled in, and say where text may be broken and where not.
+
+    Words like --dry-run stay in one line. Long names in tables may be broken between their words, and a line
+    of code between any two, which goes on further in.
+    """
     html = _HEADING.sub(lambda found: found.group().replace(".", ".<wbr>"), html)
-    return _CODE.sub(_in_whole_words, _DIAGRAM.sub(_in_a_box, html))
+    html = _IN_LINE.sub(_in_whole_parts, _LINE.sub('<span class="csc-line">', html))
+    html = _CODE.sub(_in_whole_words, _DIAGRAM.sub(_in_a_box, html))
+    return _CELL.sub(_in_parts, html)
+
+
+def _in_whole_parts(line: re.Match[str]) -> str:
+    return _WORD.sub(_as_whole, _BLANK.sub(r"\1", line.group()))
+
+
+def _as_whole(word: re.Match[str]) -> str:
+    """Keep a word of code in one line, if no tag of the highlighter begins or ends outside of it."""
+    inside = word.group()
+    depth = 0
+    for tag in _TAG.findall(inside):
+        depth += -1 if tag.startswith("</") else 1
+        if depth < 0:
+            return inside
+    if depth or len(_TAG.sub("", inside)) > _LONGEST_WHOLE:
+        return inside
+    return f'<span class="csc-whole">{inside}</span>'
+
+
+def _in_parts(cell: re.Match[str]) -> str:
+    return _PARTS.sub("<wbr>", _FLAG.sub(r'<span class="csc-whole">\g<0></span>', cell.group()))
 
 
 def _in_whole_words(found: re.Match[str]) -> str:

@@ -141,6 +141,8 @@ def test_print_shows_all(page: browser.Page) -> None:
     )
     assert hidden == []
     assert page.ask('getComputedStyle(document.querySelector("nav")).display') == "none"
+    # A footer is printed at the end of each sheet, where totals would look like those of the sheet.
+    assert page.ask('getComputedStyle(document.querySelector("tfoot")).display') == "table-row-group"
     page.show(DESK, dark=True, media="print")
     assert page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
