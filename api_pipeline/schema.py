@@ -220,8 +220,8 @@ def create_statements(dialect: Dialect, name: TableName) -> list[str]:
     columns = ",\n    ".join(spec.ddl(dialect) for spec in STAGING_COLUMNS)
     create = f"CREATE TABLE {table} (\n    {columns}\n)"
     if dialect is SQL_SERVER:
-        # The literals hold names that were validated: letters, digits and a few signs, never a quote. The name
-        # of an index only has to differ within its table.
+        # The literals hold names that were validated: letters, digits and a few signs, never a quote. The
+        # name of an index only has to differ within its table.
         return [
             f"IF OBJECT_ID(N'{table}') IS NULL\n{create};",
             (
