@@ -7,7 +7,7 @@
 #
 #   --preview         all of it but commit, tag and push here
 #   --yes             asks nothing
-#   --checks COMMAND  what has to pass, by default: bash .ci/run
+#   --checks COMMAND  what has to pass, by default: bash .ci/run, which builds the exe too
 #   --output FOLDER   where the files go, by default: dist; those of the release before are removed
 #   --tools PYTHON    a Python that has build, setuptools, twine and detect-secrets; by default they are installed
 #                     into an environment of their own, the ones that freeze/tools.txt pins as they are pinned
@@ -93,6 +93,8 @@ read_arguments() {
         esac
         shift
     done
+    [ -z "$tools" ] || tools=$(realpath -s "$tools")
+    [ -z "$tools" ] || [ -x "$tools" ] || usage "$tools is no Python"
     [ -n "$wanted" ] || usage "which version"
     [[ $wanted =~ ^(patch|minor|major|(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*))$ ]] ||
         usage "$wanted is no version"
@@ -104,6 +106,8 @@ require_ready() {
     on=$(git symbolic-ref --short -q HEAD || echo "no branch")
     [ "$on" = "$branch" ] || fail 3 "releases are made from $branch, and this is $on"
     [ -z "$(git status --porcelain)" ] || fail 3 "there are changes that are not committed: git status"
+    [ -n "$preview" ] || git var GIT_COMMITTER_IDENT >/dev/null 2>&1 ||
+        fail 3 "git does not know who you are: git config user.name, and user.email"
     old=$(current_version)
     [ -n "$old" ] || fail 3 "$version_file holds no version such as __version__ = \"1.2.3\""
     version=$(next_version "$wanted" "$old")
@@ -135,24 +139,31 @@ find_python() {
 clone() {
     git clone -q --no-hardlinks "$checkout" "$work/clone"
     cd "$work/clone"
-    git config user.name "$(git -C "$checkout" config user.name)"
-    git config user.email "$(git -C "$checkout" config user.email)"
+    local key value
+    for key in user.name user.email; do
+        value=$(git -C "$checkout" config "$key") || value=${preview:+preview}
+        [ -z "$value" ] || git config "$key" "$value"
+    done
 }
 
-# The new version in its one literal, and the changelog's section under version and day.
+# The new version in its one literal, and the changelog's section under version and day. The commit has the moment of
+# the one that it releases, so that preview and release of a day have the same bytes.
 write_version() {
     sed -i "s/^__version__ = .*/__version__ = \"$version\"/" "$version_file"
     awk -v heading="## [$version] - $(date -u +%Y-%m-%d)" '
         { print }
         $0 == "## [Unreleased]" { print ""; print heading }' CHANGELOG.md >"$work/changelog"
     cp "$work/changelog" CHANGELOG.md
-    git commit -q -m "Release $version" -- "$version_file" CHANGELOG.md
+    local moment
+    moment=$(git log -1 --format=%cI)
+    GIT_AUTHOR_DATE=$moment GIT_COMMITTER_DATE=$moment \
+        git commit -q -m "Release $version" -- "$version_file" CHANGELOG.md
 }
 
 run_checks() { bash -euo pipefail -c "$checks"; }
 
 install_tools() {
-    [ ! -x "$tools" ] || return 0
+    [ -z "$tools" ] || return 0
     "$python" -m venv "$work/tools"
     if [ -f freeze/tools.txt ]; then
         pip_install --require-hashes -r freeze/tools.txt

@@ -218,17 +218,18 @@ def create_statements(dialect: Dialect, name: TableName) -> list[str]:
     """Return the statements that create the staging table and its index where they do not exist yet."""
     table = dialect.table(name)
     columns = ",\n    ".join(spec.ddl(dialect) for spec in STAGING_COLUMNS)
-    index = dialect.table(TableName.parse(_index_name(name)))
     create = f"CREATE TABLE {table} (\n    {columns}\n)"
     if dialect is SQL_SERVER:
-        # The literals hold names that were validated: letters, digits and a few signs, never a quote.
+        # The literals hold names that were validated: letters, digits and a few signs, never a quote. The
+        # name of an index only has to differ within its table.
         return [
             f"IF OBJECT_ID(N'{table}') IS NULL\n{create};",
             (
                 f"IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'{table}') "
-                f"AND name = N'{_index_name(name)}')\nCREATE INDEX {index} ON {table} (person_id);"
+                f"AND name = N'ix_person_id')\nCREATE INDEX ix_person_id ON {table} (person_id);"
             ),
         ]
+    index = dialect.table(TableName.parse(_index_name(name)))
     return [
         create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1) + ";",
         f"CREATE INDEX IF NOT EXISTS {index} ON {table} (person_id);",

@@ -16,4 +16,4 @@ compile() {
 windows=(--python-platform x86_64-pc-windows-msvc --python-version 3.13)
 compile requirements.txt pyproject.toml "${windows[@]}" "$@"
 compile freeze/pyinstaller.txt freeze/pyinstaller.in "${windows[@]}" "$@"
-compile freeze/tools.txt freeze/tools.in --universal --python-version 3.13 "$@"
+compile freeze/tools.txt freeze/tools.in --universal --python-version 3.10 "$@"

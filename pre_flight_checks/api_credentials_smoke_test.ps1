@@ -279,6 +279,8 @@ function Test-Encryption($where) {
 
 if ($full) {
     [System.Net.ServicePointManager]::SecurityProtocol = [System.Net.SecurityProtocolType]::Tls12
+    # Otherwise each request asks first whether it may send its body, which some proxies answer with 417.
+    [System.Net.ServicePointManager]::Expect100Continue = $false
 }
 
 $hosts = @()
@@ -309,6 +311,7 @@ foreach ($url in @($tokenAddress, $address)) {
 # --- Requests ------------------------------------------------------------------------------------------------
 
 # Status, type of the content and text of an answer, also of one that PowerShell calls an error; status 0: none.
+# Number: that of Microsoft's log-on, for example AADSTS7000222, after a comma.
 function Send-Request([string]$url, [string]$type, $body, $headers) {
     $arguments = @{
         Uri = $url
@@ -328,6 +331,7 @@ function Send-Request([string]$url, [string]$type, $body, $headers) {
     $kind = ''
     $text = ''
     $fault = ''
+    $number = ''
     try {
         $reply = Invoke-WebRequest @arguments
         $status = [int]$reply.StatusCode
@@ -338,11 +342,12 @@ function Send-Request([string]$url, [string]$type, $body, $headers) {
         # The text of an error answer is not kept: it could repeat what was sent. An exception need not have
         # any of these, and then reading it is an error too.
         $why = $_.Exception
+        if ("$($_.ErrorDetails)" -match 'AADSTS[0-9]{4,8}') { $number = ", $($Matches[0])" }
         try { $fault = "$($why.Status)" } catch { $fault = 'unknown reason' }
         try { $status = [int]$why.Response.StatusCode } catch { $status = 0 }
         try { $kind = "$($why.Response.ContentType)" } catch { $kind = '' }
     }
-    return @{ Status = $status; Type = $kind; Text = $text; Fault = $fault }
+    return @{ Status = $status; Type = $kind; Text = $text; Fault = $fault; Number = $number }
 }
 
 function Show-NoAnswer([string]$hop, $reply) {
@@ -412,7 +417,7 @@ if ($reply.Status -eq 200) {
 else {
     Show-CommonFault 'token' $reply
     if (-not $script:passed) { exit $API }
-    Show 'FAIL' 'token' "The token was refused ($($reply.Status))."
+    Show 'FAIL' 'token' "The token was refused ($($reply.Status)$($reply.Number))."
     switch ($reply.Status) {
         400 { Show-Remedy 'Check CLIENT_ID, SCOPE and the tenant in TOKEN_ENDPOINT.' }
         401 { Show-Remedy 'Check CLIENT_SECRET: it may be misspelt, or have expired. It is the value, not the id, of the secret.' }

@@ -7,7 +7,7 @@ lines for everybody: no names, no payloads, only ids as examples. Nothing is cha
 the catalogue, and keeps its lines in table variables. What does not exist here becomes a line that says so.
 
 It looks at every row of the SSD tables, also at people outside the cohort. Where the SSD is in another database,
-run it a second time there. What each rule means: docs/pre_flight_checks.md.
+run it a second time there. More about it: pre_flight_checks.md.
 */
 SET NOCOUNT ON;
 SET LOCK_TIMEOUT 30000; -- a nightly job at work shall not make this wait for ever

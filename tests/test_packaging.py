@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import re
 import shutil
 import subprocess
 import sys
@@ -147,3 +148,11 @@ def test_locks_pin_everything_by_hash_and_name_no_index(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text
     assert "index-url" not in text
+
+
+def test_tools_are_locked_for_every_supported_python() -> None:
+    """release.sh takes whatever Python it finds, so the lock of its tools holds from the oldest one on."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (oldest,) = re.findall(r'(?m)^requires-python = ">=(3\.\d+)"$', project)
+    script = (ROOT / "freeze" / "lock.sh").read_text(encoding="utf-8")
+    assert f"tools.in --universal --python-version {oldest} " in script

@@ -26,7 +26,7 @@ _SECRET = {
     "$clientsecret", "$supplierkey", "$secret", "$key", "$bearer", "$form", "$headers", "$body", "$reply",
     "$file", "$arguments", "$text", "$_", "$why", "$clientid", "$id", "$error", "$variable", "$value",
 }  # fmt: skip
-_HARMLESS = {"$reply.status", "$reply.fault"}
+_HARMLESS = {"$reply.status", "$reply.fault", "$reply.number"}
 # What Windows PowerShell 5.1 does not know, by what the parser calls it or how it is written.
 _YOUNGER_NODES = {
     "pipeline_chain_tail",

@@ -201,6 +201,7 @@ def said_last(done: subprocess.CompletedProcess[str]) -> str:
         (["--dry", "patch"], "unknown option --dry"),
         (["patch", "--output"], "--output wants a value"),
         (["patch", "--output", "."], "would remove the checkout"),
+        (["patch", "--tools", "nowhere/python"], "nowhere/python is no Python"),
         (["0.0.9"], "0.0.9 is older than 0.1.0"),
     ],
 )
@@ -387,8 +388,10 @@ def test_without_a_yes_nothing_is_published(scratch: Scratch, answer: str) -> No
 @pytest.mark.parametrize(
     ("wanted", "version"), [("patch", "0.1.1"), ("0.1.0", "0.1.0")], ids=["by hand", "the first, unasked"]
 )
-def test_preview_and_release_make_the_same_files(scratch: Scratch, wanted: str, version: str) -> None:
-    """The preview changes nothing; the release of that moment has the same bytes, one commit, one tag."""
+def test_preview_and_release_make_the_same_files(
+    scratch: Scratch, wanted: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The preview changes nothing; the release some hours later has the same bytes, one commit, one tag."""
     if wanted == version:  # the first release: the section of that version is not there yet
         scratch.write("CHANGELOG.md", _CHANGELOG.partition("## [0.1.0]")[0])
     before = scratch.state()
@@ -400,6 +403,8 @@ def test_preview_and_release_make_the_same_files(scratch: Scratch, wanted: str, 
     assert f"csc_api_pipeline-{version}-py3-none-any.whl" in sums
 
     by_hand = wanted == "patch"
+    for who in ("AUTHOR", "COMMITTER"):  # later than the preview
+        monkeypatch.setitem(_ENVIRONMENT, f"GIT_{who}_DATE", "2026-03-04T15:16:17+00:00")
     done = scratch.release(wanted, answer="yes\n") if by_hand else scratch.release("--yes", wanted)
     assert done.returncode == 0, done.stderr
     assert f"v{version} is on origin" in done.stdout
