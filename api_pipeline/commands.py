@@ -8,6 +8,7 @@ that PyInstaller finds them, and because ``--help`` should not wait for them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from api_pipeline.config import Needs, Settings, load_settings
 from api_pipeline.errors import ConfigError, ExitCode
-from api_pipeline.logs import set_run_id, setup_logging
+from api_pipeline.logs import log_result, set_run_id, setup_logging
 
 if TYPE_CHECKING:
     from api_pipeline.stage_summary import StageSummary
@@ -48,7 +49,13 @@ class Context:
         }
         overrides = {key: str(value) for key, value in given.items() if value is not None}
         env_file = None if self.args.env_file is None else Path(self.args.env_file)
-        settings = load_settings(needs=needs, env_file=env_file, overrides=overrides)
+        try:
+            settings = load_settings(needs=needs, env_file=env_file, overrides=overrides)
+        except ConfigError as error:
+            if error.log_file is not None:
+                with contextlib.suppress(ConfigError):  # the first fault is the one to tell
+                    setup_logging(log_file=error.log_file)
+            raise
         logger = setup_logging(level=settings.log_level, log_file=settings.log_file, secrets=settings.secrets)
         for warning in settings.warnings:
             logger.warning("%s", warning)
@@ -56,8 +63,10 @@ class Context:
             logger.debug("setting %s comes from %s", key, origin)
         return settings
 
-    def show(self, as_json: Mapping[str, Any], as_text: str) -> None:
-        """Show a result: the JSON with ``--json``, the text without."""
+    def show(self, as_json: Mapping[str, Any], as_text: str, *, logged: bool = False) -> None:
+        """Show a result: the JSON with ``--json``, the text without; ``logged``: in the log file too."""
+        if logged:
+            log_result(as_text)
         self.say(json.dumps(as_json, ensure_ascii=True, indent=2) if self.args.json else as_text)
 
 
@@ -74,7 +83,8 @@ def run(context: Context) -> ExitCode:
     if staged is not None and staged.exit_code is not ExitCode.OK:
         code = staged.exit_code
         result = {"command": "run", "exit_code": int(code), "stage": staged.as_json()}
-        context.show(result, f"{staged.as_table()}\nNothing was sent, because stage did not end with 0.")
+        text = f"{staged.as_table()}\nNothing was sent, because stage did not end with 0."
+        context.show(result, text, logged=True)
         return code
     options = pipeline.RunOptions(
         limit=args.limit,
@@ -86,17 +96,17 @@ def run(context: Context) -> ExitCode:
     shown = progress.choose(sys.stderr, wanted=not args.no_progress)
     summary = pipeline.run(settings, options, stop=context.stop, progress=shown, on_start=set_run_id)
     if staged is None:
-        context.show(summary.as_json(), summary.as_table())
+        context.show(summary.as_json(), summary.as_table(), logged=True)
     else:
         both = {**summary.as_json(), "stage": staged.as_json()}
-        context.show(both, f"{staged.as_table()}\n\n{summary.as_table()}")
+        context.show(both, f"{staged.as_table()}\n\n{summary.as_table()}", logged=True)
     return summary.exit_code
 
 
 def stage(context: Context) -> ExitCode:
     """Payloads from the SSD tables into the staging table."""
     summary = _stage(context, context.settings(Needs.DATABASE))
-    context.show(summary.as_json(), summary.as_table())
+    context.show(summary.as_json(), summary.as_table(), logged=True)
     return summary.exit_code
 
 
@@ -149,7 +159,7 @@ def validate(context: Context) -> ExitCode:
         return _validate_source(context)
     from api_pipeline import inspection
 
-    return _check(context, inspection.validate, Needs.DATABASE)
+    return _check(context, inspection.validate, Needs.DATABASE, logged=False)
 
 
 def _validate_source(context: Context) -> ExitCode:
@@ -166,7 +176,7 @@ def status(context: Context) -> ExitCode:
     """Counts of the staging table."""
     from api_pipeline import inspection
 
-    return _check(context, inspection.status, Needs.DATABASE)
+    return _check(context, inspection.status, Needs.DATABASE, logged=False)
 
 
 def explain(context: Context) -> ExitCode:
@@ -188,9 +198,11 @@ def prune_log(context: Context) -> ExitCode:
     return result.exit_code
 
 
-def _check(context: Context, check: Callable[[Settings], Any], needs: Needs) -> ExitCode:
+def _check(
+    context: Context, check: Callable[[Settings], Any], needs: Needs, *, logged: bool = True
+) -> ExitCode:
     result = check(context.settings(needs))
-    context.show(result.as_json(), result.as_text())
+    context.show(result.as_json(), result.as_text(), logged=logged)
     code: ExitCode = result.exit_code
     return code
 

@@ -14,6 +14,7 @@ if not __package__ and not getattr(sys, "frozen", False):
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from typing import Any
 
 from api_pipeline import __version__, builder_process, commands
 from api_pipeline.errors import ExitCode, PipelineError
-from api_pipeline.logs import make_console_safe, shutdown_logging
+from api_pipeline.logs import log_result, make_console_safe, shutdown_logging
 from api_pipeline.runtime import prepare_process
 
 log = logging.getLogger("api_pipeline.entry_point")
@@ -70,15 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     context = commands.Context(args=args, say=say)
     try:
         with stop_on_signals(context.stop):
-            return int(args.handler(context))
+            code = args.handler(context)
+            _log_end(args, code)
+            return int(code)
     except PipelineError as error:
         return _report(args, error.exit_code, f"{error}")
     except KeyboardInterrupt:
         return _report(args, ExitCode.INTERRUPTED, "Interrupted.")
-    except BrokenPipeError:
-        # Whoever read our output has gone; leave nothing for the interpreter to flush into the void.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.CRASH)
+    except _OutputError as error:
+        return _output_failed(args, error)
     except Exception as error:  # the one place that catches everything: nobody is watching
         log.debug("unexpected error", exc_info=error)
         log.log(logging.CRITICAL, "unexpected error", exc_info=error)
@@ -90,14 +91,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def say(text: str) -> None:
     """Print a result to standard output at once, also where it is a file or a pipe."""
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise _OutputError from error
+
+
+class _OutputError(Exception):
+    """Standard output takes nothing more: its reader has gone, or its disk is full."""
+
+
+def _output_failed(args: argparse.Namespace, error: _OutputError) -> int:
+    """Say that the result could not be shown, unless whoever read it just had enough."""
+    with contextlib.suppress(OSError):
+        # Leave nothing for the interpreter to flush into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    why = error.__cause__
+    number = f" (errno {why.errno})" if isinstance(why, OSError) else ""
+    message = f"The result of {args.command} cannot be written to standard output{number}."
+    log_result(message, failed=True)
+    _log_end(args, ExitCode.CRASH)
+    if not isinstance(why, BrokenPipeError):
+        _complain(message)
+    return int(ExitCode.CRASH)
+
+
+def _log_end(args: argparse.Namespace, code: ExitCode) -> None:
+    log_result(f"{args.command} ended with exit code {int(code)}", failed=code is not ExitCode.OK)
+
+
+def _complain(message: str) -> None:
+    if sys.stderr is not None:  # a program without a console has none
+        with contextlib.suppress(OSError):
+            print(f"error: {message}", file=sys.stderr)
 
 
 def _report(args: argparse.Namespace, code: ExitCode, message: str) -> int:
     """Tell the user why a command ended without a result."""
-    print(f"error: {message}", file=sys.stderr)
+    log_result(message, failed=True)
+    _log_end(args, code)
+    _complain(message)
     if args.json:
-        say(json.dumps({"command": args.command, "error": message, "exit_code": int(code)}, indent=2))
+        with contextlib.suppress(_OutputError):  # the code tells more than another complaint would
+            say(json.dumps({"command": args.command, "error": message, "exit_code": int(code)}, indent=2))
     return int(code)
 
 
@@ -430,10 +466,9 @@ def _add_documents(subparsers: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
+        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
+    return int(text)
 
 
 def _day(text: str) -> date:

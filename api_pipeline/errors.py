@@ -9,6 +9,7 @@ paths and rules; they never hold a secret, a token or anything of a child's reco
 from __future__ import annotations
 
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -67,9 +68,14 @@ class PipelineError(Exception):
 
 
 class ConfigError(PipelineError):
-    """Missing, malformed or contradictory settings; nothing has been read or sent."""
+    """Missing, malformed or contradictory settings; nothing has been read or sent.
+
+    ``log_file`` is that of the settings, where it is known in spite of the faults: nobody sees the console
+    of a scheduled task.
+    """
 
     exit_code = ExitCode.USAGE
+    log_file: Path | None = None
 
 
 class DatabaseError(PipelineError):

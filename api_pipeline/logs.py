@@ -262,6 +262,17 @@ def shutdown_logging() -> None:
     set_run_id("")
 
 
+def log_result(text: str, *, failed: bool = False) -> None:
+    """Write into the log file what the screen is told by other means; without a log file do nothing."""
+    level = logging.ERROR if failed else logging.INFO
+    if not logging.getLogger(LOGGER_NAME).isEnabledFor(level):
+        return
+    record = logging.LogRecord(f"{LOGGER_NAME}.result", level, __file__, 0, text, (), None)
+    for handler in _handlers:
+        if isinstance(handler, _FileHandler):
+            handler.handle(record)
+
+
 def set_run_id(run_id: str) -> None:
     """Name the run in every line of the log file from now on."""
     _run.run_id = run_id

@@ -101,7 +101,7 @@ def run(
         except PipelineError as error:
             summary.codes.add(error.exit_code)
             summary.stopped_because = str(error)
-            log.error("%s", error)
+            log.error("%s", str(error))
     return summary
 
 

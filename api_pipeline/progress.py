@@ -71,8 +71,8 @@ class LineProgress(Progress):
             log.info("%d of %d rows done", self._done, self._total)
 
 
-def choose(stream: TextIO, *, wanted: bool) -> Progress:
-    """Return the progress that suits ``stream``; none at all with ``--no-progress``."""
+def choose(stream: TextIO | None, *, wanted: bool) -> Progress:
+    """Return the progress that suits ``stream``, if there is one; none at all with ``--no-progress``."""
     if not wanted:
         return Progress()
-    return BarProgress(stream) if stream.isatty() else LineProgress()
+    return BarProgress(stream) if stream is not None and stream.isatty() else LineProgress()

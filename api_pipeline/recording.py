@@ -130,7 +130,7 @@ class Recorder:
         try:
             path = spool.write(self._spool_dir, self._run_id, kept)
         except spool.SpoolError as error:
-            log.error("%s", error)  # what happened to the database is what ends the run
+            log.error("%s", str(error))  # what happened to the database is what ends the run
             return
         log.error("the receipts of %d records are kept in %s; the next run writes them back", len(kept), path)
 
@@ -175,7 +175,7 @@ class Recorder:
             try:
                 entries = spool.read(path)
             except spool.SpoolError as error:
-                log.error("%s", error)
+                log.error("%s", str(error))
                 continue
             if any(entry.table != self._table.info.full_name for entry in entries):
                 log.warning("the spool file %s belongs to another table; a run on that table takes it", path)

@@ -20,7 +20,7 @@ from api_pipeline.envfile import EnvFile, read_env_file
 from api_pipeline.errors import ConfigError
 from api_pipeline.names import TableName
 from api_pipeline.setting_table import BY_KEY, OLDER_KEYS, SECRET_KEYS, SETTINGS, Setting
-from api_pipeline.setting_values import InvalidValue, is_loopback, odbc_value
+from api_pipeline.setting_values import SQLITE_PREFIX, InvalidValue, Secret, is_loopback, odbc_value
 
 CHILDREN_PATH = "/children_social_care_data/"
 _TEST_RECEIVER = "-receiver-test"
@@ -167,7 +167,9 @@ class Loader:
         self._faults += _unsafe_combinations(self._usable(), self._place)
         self.warnings = self._misspelt()
         if self._faults:
-            raise self._error()
+            error = self._error()
+            error.log_file = self._values["LOG_FILE"]
+            raise error
         self.origins = {key: self._found[key].origin if key in self._found else _DEFAULT for key in BY_KEY}
         fields = {key.lower(): value for key, value in self._values.items() if key != "DEBUG"}
         fields["table"] = fields.pop("table_name")
@@ -273,6 +275,9 @@ class Loader:
         for key in ("CA_BUNDLE", "LOG_FILE", "SPOOL_DIR"):
             if values[key] is not None:
                 values[key] = Path(os.path.normpath(self._found[key].base / values[key]))
+        for key in ("DB_CONNECTION_STRING", "SSD_CONNECTION_STRING"):
+            if key in self._found and self._found[key].base != self._sources.cwd:
+                values[key] = _sqlite_file_in(self._found[key].base, values[key])
         if values["CA_BUNDLE"] is not None and not _exists(values["CA_BUNDLE"]):
             self._fault("CA_BUNDLE", "names a file that does not exist", "Correct the path.")
         if values["SPOOL_DIR"] is None:
@@ -362,6 +367,14 @@ def _from_keyring(reference: str) -> str:
     if not text:
         raise InvalidValue("names an entry that the keyring does not have")
     return text
+
+
+def _sqlite_file_in(folder: Path, connection: Secret) -> Secret:
+    """Let the relative path of an SQLite file count from ``folder``; every other string stays as it is."""
+    text = connection.reveal()
+    if not text.startswith(SQLITE_PREFIX):
+        return connection
+    return Secret(f"{SQLITE_PREFIX}{folder / text[len(SQLITE_PREFIX) :]}")
 
 
 def _exists(path: Path) -> bool:

@@ -29,6 +29,7 @@ _NEEDED = {
     Kind.MOMENT: "a date or a time (DATETIME)",
     Kind.VALUE: "a number or text",
 }
+_PERMISSION = "source permission"
 _BY_HAND = "Run the statement below, or have it run by whoever looks after the SSD."
 _COMPLETE = (
     "Have the SSD's own script make it; or, if the case system has nothing of the kind, run the statement "
@@ -81,6 +82,10 @@ class _Inspection:
             yield self._nothing_there()
             return
         faults = [step for table, info in infos.items() for step in self._faults(table, info, found)]
+        forbidden = sum(step.hop == _PERMISSION for step in faults)
+        if not source_is_meant(self.settings) and forbidden == sum(map(bool, infos.values())):
+            yield self._not_looked_at("this login may read none of the SSD's tables")
+            return
         if not faults:
             yield Step("source table", True, f"All {len(found)} tables of the SSD are there and can be read.")
         yield from faults
@@ -101,14 +106,16 @@ class _Inspection:
 
     def _nothing_there(self) -> Step:
         if not source_is_meant(self.settings):
-            message = "Not looked at: no setting of stage is given, and none of the SSD's tables is here."
-            return Step("source", True, message)
+            return self._not_looked_at("none of the SSD's tables is here")
         where = f" in the schema {self.schema.text}" if self.schema else ""
         message = (
             f"None of the {len(SOURCE_TABLES)} tables of the SSD is there{where} in this "
             f"{self.dialect.title} database, or this login cannot see them."
         )
         return Step("source table", False, message, "Check SSD_SCHEMA and SSD_CONNECTION_STRING.")
+
+    def _not_looked_at(self, why: str) -> Step:
+        return Step("source", True, f"Not looked at: no setting of stage is given, and {why}.")
 
     # -- tables, columns, permissions --------------------------------------------------------------------
 
@@ -148,7 +155,7 @@ class _Inspection:
     def _unreadable(self, name: TableName, info: TableInfo) -> Step:
         sql = schema_repair.grant(self.dialect, name, ["SELECT"], schema_repair.user(self.db))
         message = f"This login may not SELECT in {info.full_name}."
-        return Step("source permission", False, message, _BY_HAND, sql)
+        return Step(_PERMISSION, False, message, _BY_HAND, sql)
 
     def _people(self) -> Iterator[Step]:
         """Say where ``stage`` would refuse the staging table (interface, "Settings", last paragraph)."""

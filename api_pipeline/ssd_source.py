@@ -138,12 +138,20 @@ class SsdSource:
         """Whether the people in these tables are made up (:func:`ssd_schema.is_fake`)."""
         return ssd_schema.is_fake(self._db, self._options.schema)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether any table of the source is to be seen."""
+        return bool(self._survey.found)
+
+    @cached_property
+    def _survey(self) -> ssd_schema.Survey:
+        return ssd_schema.survey(self._db, self._options.schema, self._options.worker_id_column)
+
     @cached_property
     def _sql(self) -> SourceSql:
-        found = ssd_schema.survey(self._db, self._options.schema, self._options.worker_id_column)
-        if found.missing:
-            raise found.missing[0].error()
-        return SourceSql(self._db.dialect, found.found, self._since)
+        if self._survey.missing:
+            raise self._survey.missing[0].error()
+        return SourceSql(self._db.dialect, self._survey.found, self._since)
 
     @cached_property
     def _cohort(self) -> TableName | None:

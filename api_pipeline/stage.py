@@ -163,7 +163,7 @@ class _SourceOpener:
                 hop="settings",
                 remedy="Use a table that ends in _anon, or check SSD_SCHEMA and SSD_CONNECTION_STRING.",
             )
-        if table.is_anon and not source.is_fake:
+        if table.is_anon and not source.is_fake and source.is_there:
             raise ConfigError(
                 f"The SSD tables are not marked as fake, so they hold real people; {table} is for fake ones.",
                 hop="settings",

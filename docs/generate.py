@@ -148,6 +148,8 @@ def settings_page() -> str:
         "",
         "- One `KEY=value` a line, in UTF-8 or in any encoding that Notepad saves.",
         "- Backslashes and braces stay as they are, and nothing like `${NAME}` is replaced.",
+        "- A relative path in the `.env` beside the executable counts from there, any other from the",
+        "  current folder.",
         "- A value with a blank and a `#` in it goes in single quotes; a comment, on a line of its own.",
         "- `CLIENT_SECRET` and `SUPPLIER_KEY` may be `keyring:SERVICE/USER`: then they are read from the",
         "  Windows Credential Manager of the account that runs the tool.",

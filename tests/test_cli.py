@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -273,6 +276,72 @@ def test_unexpected_exception_ends_with_70(
         assert NAME not in text
         assert CLIENT_SECRET not in text
     assert "Traceback" not in ended.err
+
+
+# --- The next morning -------------------------------------------------------------------------------------
+
+
+def test_the_log_alone_tells_how_the_night_went(local: Staging, receiver: Receiver, call: Call) -> None:
+    """What a task shows nobody is in its log: counts, the verdicts of smoke, and each exit code."""
+    add_five(local)
+    write_env(local, receiver, LOG_FILE="night.log")
+    log = Path("night.log")
+
+    def said(*argv: str) -> str:
+        log.unlink(missing_ok=True)
+        call(*argv)
+        return log.read_text(encoding="utf-8")
+
+    first = said("run", "--json")
+    assert re.search(r"sent +5\n", first)
+    assert first.endswith("run ended with exit code 0\n")
+    assert "this set-up works" in said("smoke")
+    write_env(local, receiver, LOG_FILE="night.log", DB_CONNECTION_STRING="sqlite:///nowhere.db")
+    missing = said("run")
+    assert "There is no SQLite file" in missing
+    assert missing.endswith("run ended with exit code 3\n")
+
+
+def test_faulty_settings_are_told_in_the_log_that_they_name(
+    local: Staging, receiver: Receiver, call: Call
+) -> None:
+    """A setting that was spoilt by day is found in the log, and not by starting the task by hand."""
+    write_env(local, receiver, LOG_FILE="night.log", WORKERS="0")
+    assert call("run").code == 2
+    assert "WORKERS must be" in Path("night.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("argv", [["run"], ["run", "--json"], ["schedule"]], ids=" ".join)
+def test_output_that_nobody_takes_is_one_line_and_70(
+    local: Staging, receiver: Receiver, call: Call, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    """Where the result is sent to a full disk, the log still has it, and nothing looks like a crash."""
+    add_five(local)
+    write_env(local, receiver, LOG_FILE="night.log")
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, text)
+
+    monkeypatch.setattr("sys.stdout", Full())
+    ended = call(*argv)
+    assert ended.code == 70
+    (line,) = (line for line in ended.err.splitlines() if not line.startswith("run "))
+    assert line.startswith("error: The result of")
+    if argv[0] == "run":
+        assert re.search(r"sent +5\n", Path("night.log").read_text(encoding="utf-8"))
+
+
+def test_a_program_without_a_console_does_its_work(
+    local: Staging, receiver: Receiver, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some schedulers start programs with no output at all."""
+    add_five(local)
+    write_env(local, receiver)
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    assert call("run").code == 0
+    assert len(receiver.children) == 5
 
 
 # --- The command line -------------------------------------------------------------------------------------

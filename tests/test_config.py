@@ -241,6 +241,10 @@ def test_relative_paths_count_from_the_current_folder_or_the_executables(tmp_pat
     assert (settings.log_file, settings.spool_dir) == (exe / "run.log", here / "spool")
     settings = load(DATABASE, cwd=here, env_file=exe / ".env")
     assert settings.log_file == here / "run.log"
+    write(exe / ".env", DB_CONNECTION_STRING="sqlite:///a.db", SSD_CONNECTION_STRING="Server=S;Database=D")
+    settings = load({}, cwd=here, executable_dir=exe)
+    assert settings.db_connection_string.reveal() == f"sqlite:///{exe / 'a.db'}"
+    assert settings.ssd_connection_string == Secret("Server=S;Database=D")
 
 
 def test_env_file_replaces_the_search(tmp_path: Path) -> None:

@@ -285,6 +285,21 @@ def test_missing_right_to_read_and_the_grant_that_gives_it(
 
 
 @pytest.mark.postgresql
+def test_login_of_run_alone_needs_no_right_on_the_source(postgresql_database: Database, reader: str) -> None:
+    """Where a T-SQL job alone may read the SSD, smoke passes, unless a setting asks for stage."""
+    for table in SOURCE_TABLES:
+        postgresql_database.execute(f"REVOKE ALL ON {table.name} FROM {reader}")
+    text = changed(postgresql_database.connection_string, UID=reader, PWD="svc")
+    result = check(postgresql_database, DB_CONNECTION_STRING=text)
+    assert result.passed
+    assert [step.message for step in result.steps if step.hop == "source"] == [
+        "Not looked at: no setting of stage is given, and this login may read none of the SSD's tables."
+    ]
+    asked = check(postgresql_database, DB_CONNECTION_STRING=text, SSD_SCHEMA="public")
+    assert len(ended(asked, False)) == len(SOURCE_TABLES)
+
+
+@pytest.mark.postgresql
 def test_right_to_read_some_columns(postgresql_database: Database, reader: str) -> None:
     """A column that may not be read is one that cannot be seen; those that are read are enough."""
     columns = ", ".join(Address._fields[:2])

@@ -18,6 +18,7 @@ from api_pipeline.locking import RunLock
 from api_pipeline.names import TableName
 from api_pipeline.receiver import Receiver
 from api_pipeline.schema import require
+from api_pipeline.ssd_tables import SOURCE_TABLES
 from tests.conftest import ROOT
 from tests.stage_kit import AS_OF, Source, family
 from tests.staging_kit import Staging
@@ -142,6 +143,15 @@ def test_missing_source_table_ends_with_3(source: Source) -> None:
     ended = call("run", "--stage", "--json")
     assert (ended.code, ended.result["exit_code"], ended.result["command"]) == (3, 3, "run")
     assert "ssd_permanence" in ended.err
+
+
+def test_no_source_at_all_is_not_taken_for_a_real_one(source: Source) -> None:
+    """SSD_SCHEMA or SSD_CONNECTION_STRING is forgotten: the message says so, and not that people are real."""
+    for table in (*(table.name for table in SOURCE_TABLES), "ssd_fake_data_marker"):
+        source.database.execute(f"DROP TABLE {table}")
+    ended = call("run", "--stage")
+    assert ended.code == 3
+    assert "Check SSD_SCHEMA and SSD_CONNECTION_STRING" in ended.err
 
 
 def test_held_lock_ends_with_5(source: Source) -> None:
