@@ -16,7 +16,7 @@ import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -97,32 +97,34 @@ class BuilderProcess:
             other.process.kill()
             other.process.communicate()
 
-    def built(
-        self, pages: Iterable[PeoplePage], options: BuildOptions
-    ) -> Iterator[tuple[PeoplePage, BuiltPage]]:
-        """Yield each page with what it gives, in order, one behind what has been read from ``pages``."""
+    def built(self, pages: Iterable[PeoplePage], options: BuildOptions) -> Iterator[BuiltPage]:
+        """Yield what each page gives, in order, one behind what has been read from ``pages``."""
         here = CohortBuilder(options)
-        self._send(lambda: pickle.dumps(options))
-        away: PeoplePage | None = None
+        self._send(pickle.dumps(options))
+        away: bytes | None = None  # the page that the other process has; a fifth of the size of its rows
         for page in pages:
-            before, away = away, None
-            found = self._receive() if before is not None else None
+            before, found = away, self._receive() if away is not None else None
             # Only now: two that write to each other wait for ever.
-            if self._send(lambda: pack(page)):  # noqa: B023 -- called at once
-                away = page
+            away = self._sent(page)
             if before is not None:
-                yield before, found or here.build(before)
+                yield found or here.build(unpack(before))
             if away is None:
-                yield page, here.build(page)
+                yield here.build(page)
         if away is not None:
-            yield away, self._receive() or here.build(away)
+            yield self._receive() or here.build(unpack(away))
 
-    def _send(self, message: Callable[[], bytes]) -> bool:
-        """Send a message, made only if there is somebody to send it to; return whether there is."""
+    def _sent(self, page: PeoplePage) -> bytes | None:
+        """Send a page and return what was sent; None if there is nobody to send it to."""
+        if self._other is None:
+            return None
+        message = pack(page)
+        return message if self._send(message) else None
+
+    def _send(self, message: bytes) -> bool:
         if self._other is None:
             return False
         try:
-            _write(self._other.stdin, message())
+            _write(self._other.stdin, message)
         except OSError:
             self._miss()
         return self._other is not None

@@ -70,8 +70,9 @@ class CohortCounts:
 
 @dataclass(frozen=True)
 class BuiltPage:
-    """What a page gives: the people of the cohort, the ids of those who are left as they are, and counts."""
+    """What a page gives: its people's ids, the cohort's payloads, who is left as they are, and counts."""
 
+    people: list[str]
     built: list[Built]
     left: list[tuple[str, Left]]
     counts: CohortCounts
@@ -102,7 +103,8 @@ class CohortBuilder:
                 built.append(self._built(person, rows))
         counts.rules.update(self._builder.tally)
         self._builder.tally.clear()
-        return BuiltPage(built, left, counts)
+        people = [person.pers_person_id or "" for person in page.people]
+        return BuiltPage(people, built, left, counts)
 
     def _built(self, person: Person, rows: SourcePage) -> Built:
         payload = self._builder.build(person, rows)

@@ -21,6 +21,7 @@ from api_pipeline.config import Settings
 from api_pipeline.db import Database
 from api_pipeline.dialects import POSTGRESQL
 from api_pipeline.errors import DatabaseError
+from api_pipeline.id_set import IdSet
 from api_pipeline.names import NamePart, TableName
 from api_pipeline.ssd_sql import PERSON, PERSON_ID, Condition, Listed, Range, SourceSql, array_of
 from api_pipeline.ssd_tables import (
@@ -35,7 +36,7 @@ from api_pipeline.ssd_tables import (
 )
 from api_pipeline.ssd_values import UNREADABLE, as_text
 
-PEOPLE_PER_PAGE = 2_000  # with all their rows some 15 MB, and two pages at a time
+PEOPLE_PER_PAGE = 1_500  # with all their rows some 12 MB, in each of two processes
 _IDS_AT_ONCE = 20_000  # where nothing but ids is read
 _LISTED_AT_ONCE = 400  # ids bound one by one, up to four times in a statement: SQL Server takes 2,100
 
@@ -205,14 +206,15 @@ class SsdSource:
     def _ids(self) -> _Ids:
         """What only a look at every id can tell, because the server trims otherwise than this project."""
         # Numbers in place of the texts, for a tenth of the memory; the few that are met twice are looked at.
-        seen: Counter[int] = Counter()
+        seen = IdSet()
         nameless = 0
         for raw in self._all_ids():
             text = raw.strip()
-            nameless += not text
-            seen[hash(text)] += bool(text)
-        suspects = {number for number, count in seen.items() if count > 1}
-        seen.clear()
+            if text:
+                seen.add(text)
+            else:
+                nameless += 1
+        suspects = seen.repeated()
         texts = Counter(text for text in map(str.strip, self._all_ids()) if hash(text) in suspects)
         shared = frozenset(text for text, count in texts.items() if text and count > 1)
         column = self._sql.id(PERSON, PERSON_ID)

@@ -262,11 +262,11 @@ class _Night:
             self._begun = True
             self._progress.begin(people)
             met: set[str] = set()
-            for page, built in process.built(source.pages(options.persons), building):
+            for page in process.built(source.pages(options.persons), building):
                 if options.persons:
-                    met.update((person.pers_person_id or "").strip() for person in page.people)
-                counts.add(built.counts)
-                self._take(built, refresher)
+                    met.update(map(str.strip, page.people))
+                counts.add(page.counts)
+                self._take(page, refresher)
         held = refresher.finish(None if options.allow_deletions else self._settings.max_deletions_percent)
         self._require_going_on()
         unknown = [

@@ -134,7 +134,7 @@ class Source:
         return time.perf_counter() - started
 
     def peak(self) -> float:
-        """Return the peak resident memory of ``stage``, in MiB."""
+        """Return the peak resident memory of ``stage``, both processes together, in MiB."""
         said = self._done([sys.executable, "-c", MEASURED, *_STAGE])
         return int(said.stderr.rsplit("VmHWM:", 1)[1].split()[0]) / 1024
 

@@ -74,10 +74,9 @@ def test_pages_come_back_as_they_would_be_built_here(
     pages = [page_of(seed) for seed in range(60)]
     with BuilderProcess(wanted=True) as process:
         found = list(process.built(iter(pages), OPTIONS))
-    assert [page for page, _ in found] == pages
-    assert [built for _, built in found] == built_here(pages)
-    assert sum(len(built.built) for _, built in found) > 20
-    assert sum(len(built.left) for _, built in found) > 2
+    assert found == built_here(pages)
+    assert sum(len(page.built) for page in found) > 20
+    assert sum(len(page.left) for page in found) > 2
     assert [process.returncode for process in started] == [0]
     assert not caplog.records
 
@@ -93,7 +92,7 @@ def test_without_need_no_process_is_started(started: list[subprocess.Popen[bytes
             yield page
 
     with BuilderProcess(wanted=False) as process:
-        for number, (_, built) in enumerate(process.built(reading(), OPTIONS)):
+        for number, built in enumerate(process.built(reading(), OPTIONS)):
             assert built == built_here(pages)[number]
             assert read == list(range(number + 1))
     assert not started
@@ -114,20 +113,9 @@ def test_process_that_ends_early_is_done_without(
             yield page
 
     with BuilderProcess(wanted=True) as process:
-        assert list(process.built(reading(), OPTIONS)) == list(zip(pages, built_here(pages), strict=True))
+        assert list(process.built(reading(), OPTIONS)) == built_here(pages)
     (record,) = caplog.records
     assert (record.levelno, "takes longer without it" in record.message) == (logging.WARNING, True)
-
-
-def test_page_that_the_other_process_cannot_read_is_built_here(
-    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It ends then, without a word on any stream."""
-    pages = [page_of(seed) for seed in range(3)]
-    monkeypatch.setattr(builder_process, "pack", lambda _: b"no page")
-    with BuilderProcess(wanted=True) as process:
-        assert [built for _, built in process.built(pages, OPTIONS)] == built_here(pages)
-    assert len(started) == 1
 
 
 def test_process_that_cannot_be_started_is_done_without(
@@ -137,7 +125,7 @@ def test_process_that_cannot_be_started_is_done_without(
     monkeypatch.setattr(builder_process, "_command", lambda: ["/nonexistent/program"])
     pages = [page_of(1)]
     with BuilderProcess(wanted=True) as process:
-        assert [built for _, built in process.built(pages, OPTIONS)] == built_here(pages)
+        assert list(process.built(pages, OPTIONS)) == built_here(pages)
     assert "no second process can be started" in caplog.text
 
 
@@ -190,12 +178,13 @@ def test_special_values_keep_their_types() -> None:
 
 
 def test_executable_is_its_own_second_process() -> None:
-    """Started with the argument that no help tells of, and nothing to read, it says nothing and ends."""
+    """Started with the argument that no help tells of, and nothing that it can read, it ends in silence."""
     program = [sys.executable, "-m", "api_pipeline"]
-    done = subprocess.run(
-        [*program, builder_process.ARGUMENT], input=b"", capture_output=True, cwd=ROOT, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    for message in (b"", b"\0" * 7 + b"\x09no page", b"\0" * 7 + b"\x0713 not"):
+        done = subprocess.run(
+            [*program, builder_process.ARGUMENT], input=message, capture_output=True, cwd=ROOT, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     told = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
     assert builder_process.ARGUMENT not in told.stdout
 

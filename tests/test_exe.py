@@ -27,6 +27,7 @@ from api_pipeline.locking import RunLock
 from api_pipeline.names import TableName
 from api_pipeline.receiver import Receiver
 from api_pipeline.schema import require
+from api_pipeline.ssd_source import PEOPLE_PER_PAGE
 from tests.conftest import ROOT
 from tests.databases import Database
 from tests.scripted_server import TOKEN_PATH, ScriptedServer
@@ -347,6 +348,22 @@ def test_payloads_are_built_from_fake_source_tables(exe: Program, receiver: Rece
         ended = exe(*argv, cwd=tmp_path)
         assert ended.code == 0, (argv, ended.text)
     assert receiver.children
+
+
+def test_many_people_are_built_in_a_second_process(exe: Program, tmp_path: Path) -> None:
+    """The exe starts itself once more, and what comes back is the cohort; the log would say if it failed."""
+    text = "DB_CONNECTION_STRING=sqlite:///practice.sqlite\nTESTING_MODE=true\nLOG_FILE=stage.log\n"
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+    for argv in (
+        ["init-db"],
+        ["init-db", "--ssd"],
+        ["fake-data", "--ssd", "--rows", str(PEOPLE_PER_PAGE + 50)],
+    ):
+        ended = exe(*argv, cwd=tmp_path)
+        assert ended.code == 0, (argv, ended.text)
+    staged = exe("stage", "--json", cwd=tmp_path)
+    assert staged.result["new"] == staged.result["cohort"] > PEOPLE_PER_PAGE // 2
+    assert "second process" not in (tmp_path / "stage.log").read_text(encoding="utf-8")
 
 
 # --- When something is wrong ------------------------------------------------------------------------------
