@@ -126,8 +126,9 @@ require_ready() {
     fi
 }
 
+# The Python of the fresh environments: that of the tools, if they were given, whose pip need not know a newer one.
 find_python() {
-    for python in python3.13 python3.12 python3.11 python3.10 python3 python; do
+    for python in ${tools:+"$tools"} python3.13 python3.12 python3.11 python3.10 python3 python; do
         if "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             python=$(command -v "$python")
             return
