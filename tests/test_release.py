@@ -464,7 +464,12 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            done = scratch_of(folder, ROOT).release("--preview", "9.8.7", "--output", str(folder / "files"))
+            scratch = scratch_of(folder, ROOT)
+            # These tests are among the checks of a release, in whose commit nothing is unreleased any more.
+            changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+            heading = "## [Unreleased]\n"
+            scratch.write("CHANGELOG.md", changes.replace(heading, f"{heading}\n- Something new.\n", 1))
+            done = scratch.release("--preview", "9.8.7", "--output", str(folder / "files"))
             (folder / "said").write_text(done.stdout + done.stderr, encoding="utf-8")
     assert (folder / "files").is_dir(), (folder / "said").read_text(encoding="utf-8")
     return folder / "files"
