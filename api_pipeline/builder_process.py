@@ -25,13 +25,11 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from api_pipeline.cohort_building import BuildOptions, BuiltPage, CohortBuilder
-from api_pipeline.runtime import prepare_process
+from api_pipeline.runtime import BUILDER_ARGUMENT, prepare_process
 from api_pipeline.ssd_source import PeoplePage
 from api_pipeline.ssd_tables import SOURCE_TABLES, Kind
 
 log = logging.getLogger(__name__)
-
-ARGUMENT = "--build-payloads"  # by which the executable knows that it is the second process
 
 _SECONDS_TO_END = 5.0  # for a process that has nothing more to read
 _LENGTH = 8  # bytes before every message
@@ -147,7 +145,7 @@ class BuilderProcess:
 
 def _command() -> list[str]:
     if getattr(sys, "frozen", False):
-        return [sys.executable, ARGUMENT]
+        return [sys.executable, BUILDER_ARGUMENT]
     path = [*sys.path, str(Path(__file__).resolve().parent.parent)]
     return [sys.executable, "-I", "-c", _PROGRAM, json.dumps(path)]
 

@@ -27,10 +27,10 @@ from datetime import date
 from types import FrameType
 from typing import Any
 
-from api_pipeline import __version__, builder_process, commands
+from api_pipeline import __version__, commands
 from api_pipeline.errors import ExitCode, PipelineError
 from api_pipeline.logs import log_result, make_console_safe, shutdown_logging
-from api_pipeline.runtime import prepare_process
+from api_pipeline.runtime import BUILDER_ARGUMENT, prepare_process
 
 log = logging.getLogger("api_pipeline.entry_point")
 
@@ -58,7 +58,9 @@ Settings come from the environment, then from .env in this folder, then from .en
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` defaults to the process's arguments."""
     arguments = sys.argv[1:] if argv is None else argv
-    if list(arguments) == [builder_process.ARGUMENT]:
+    if list(arguments) == [BUILDER_ARGUMENT]:
+        from api_pipeline import builder_process  # no other command should wait for it
+
         builder_process.main()
         return int(ExitCode.OK)
     for stream in (sys.stdout, sys.stderr):

@@ -1,8 +1,10 @@
-"""What every process of this program sets up before it does anything else."""
+"""What every process of this program sets up before it does anything else, and which process it is."""
 
 from __future__ import annotations
 
 import gc
+
+BUILDER_ARGUMENT = "--build-payloads"  # by which the program knows that it is stage's second process
 
 
 def prepare_process() -> None:

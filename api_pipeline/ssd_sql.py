@@ -192,12 +192,12 @@ class SourceSql:
             return condition
         texts, params = [condition.text], list(condition.params)
         if table.over and self._since is not None:
-            over = self.id(table, table.over)
+            over = self._quoted(self.found(table, table.over))
             texts.append(f"({over} IS NULL OR {over} >= ?)")
             # Servers count finer fractions of a second than Python, or coarser ones.
             params.append(self._since - timedelta(days=1))
         if table.holding is not None and self._is_text(table, table.holding[0]):
-            column, word = self.id(table, table.holding[0]), table.holding[1]
+            column, word = self._quoted(self.found(table, table.holding[0])), table.holding[1]
             spellings = product(*((letter.upper(), letter.lower()) for letter in word))
             likes = (f"{column} LIKE '%{''.join(spelling)}%'" for spelling in spellings)
             texts.append(f"({' OR '.join(likes)})")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from api_pipeline import stage as stage_module
 from api_pipeline.builder_process import BuilderProcess, pack, unpack
 from api_pipeline.cohort_building import BuildOptions, BuiltPage, CohortBuilder
 from api_pipeline.errors import ExitCode
+from api_pipeline.runtime import BUILDER_ARGUMENT
 from api_pipeline.ssd_source import PeoplePage
 from api_pipeline.ssd_tables import SOURCE_TABLES, CinEpisode, Kind, Person, SdqScore
 from api_pipeline.ssd_window import Window
@@ -29,6 +33,7 @@ from tests.ssd_strategies import RUN_DATES, population
 from tests.stage_kit import Source, family
 from tests.staging_kit import Staging
 
+_SECONDS = 60  # for a process to end: only a failing test waits so long
 RUN_DATE = RUN_DATES[1]
 OPTIONS = BuildOptions(
     window=Window.of(RUN_DATE, 24),
@@ -137,6 +142,34 @@ def test_process_ends_with_whoever_gives_up(started: list[subprocess.Popen[bytes
     assert len(started) == 1
 
 
+_STARTED_AND_KILLED = """
+import os, signal
+from api_pipeline.builder_process import BuilderProcess
+process = BuilderProcess(wanted=True)
+print(process._other.process.pid, flush=True)
+input()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux can wait for a process of others")
+def test_process_does_not_outlive_one_that_is_killed() -> None:
+    """Nobody is left with children's records in memory when a task is ended the hard way."""
+    command = [sys.executable, "-c", _STARTED_AND_KILLED]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        second = os.pidfd_open(int(first.stdout.readline()))
+        try:
+            first.stdin.write(b"\n")
+            first.stdin.flush()
+            ended, _, _ = select.select([second], [], [], _SECONDS)
+        finally:
+            os.close(second)
+    assert ended == [second]
+    assert first.returncode == -signal.SIGKILL
+
+
 _TEXT = st.text(st.characters(codec=None), max_size=4)  # halves of characters included
 _CELLS = {
     Kind.ID: st.none() | _TEXT,
@@ -182,11 +215,18 @@ def test_executable_is_its_own_second_process() -> None:
     program = [sys.executable, "-m", "api_pipeline"]
     for message in (b"", b"\0" * 7 + b"\x09no page", b"\0" * 7 + b"\x0713 not"):
         done = subprocess.run(
-            [*program, builder_process.ARGUMENT], input=message, capture_output=True, cwd=ROOT, check=False
+            [*program, BUILDER_ARGUMENT], input=message, capture_output=True, cwd=ROOT, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     told = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert builder_process.ARGUMENT not in told.stdout
+    assert BUILDER_ARGUMENT not in told.stdout
+
+
+def test_no_other_command_waits_for_the_builder() -> None:
+    """Its modules are loaded by stage, and by the process itself."""
+    code = "import sys, api_pipeline.entry_point; print('api_pipeline.builder_process' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_night_with_two_processes_is_the_night_with_one(

@@ -29,6 +29,7 @@ from api_pipeline.setting_table import SETTINGS, env_example
 from api_pipeline.ssd_coercions import uasc_test
 from api_pipeline.ssd_cohort import Exclusion, Ground
 from api_pipeline.ssd_mapping import mapping_table
+from api_pipeline.ssd_source import PEOPLE_PER_PAGE
 from api_pipeline.stage_summary import StageSummary
 from tests.test_architecture import LAYERS
 
@@ -207,6 +208,12 @@ def test_scripts_of_others_are_as_they_were_published(name: str, digest: str) ->
     folder = ROOT / "docs" / "assets" / "vendor"
     assert f"sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}" == digest
     assert f"\n{name} " in (folder / "LICENCES.txt").read_text(encoding="utf-8")
+
+
+def test_stage_page_says_when_a_second_process_is_started() -> None:
+    """IT allows programs by what they do."""
+    page = (ROOT / "docs" / "stage.md").read_text(encoding="utf-8")
+    assert f"With more than {PEOPLE_PER_PAGE:,} people it starts" in " ".join(page.split())
 
 
 def test_architecture_names_each_module_in_its_layer() -> None:
